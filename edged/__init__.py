@@ -1,0 +1,3 @@
+"""edged: the box beside the cameras that keeps their models good without sending pictures away."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""What both ends of the cable agree on: topics, messages, the link."""
