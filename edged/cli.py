@@ -1,0 +1,1 @@
+"""Coming with the next commits."""

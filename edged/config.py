@@ -1,0 +1,235 @@
+"""The configuration: one TOML file, read once, frozen, checked whole. Below the daemon nobody sees it, only flat values.
+
+Guarantees: what `load` returns is within range and consistent; an unknown key is an error that names the nearest known one.
+Does not guarantee: that hosts answer or files exist (`edged doctor` looks). Sizes are bytes, or text like "40GB" (powers of 1000).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from edged.errors import Misconfigured
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Ratio = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=0)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the file: frozen, and no key that is not declared here."""
+
+
+class Server(Section):
+    site: Name
+    id: Name = "edge-1"
+    data_dir: str = "/var/lib/edged"
+
+
+class MqttTls(Section):
+    ca: str = ""  # default: <data_dir>/keys/ca.pem
+    cert: str = ""
+    key_file: str = ""
+
+
+class Mqtt(Section):
+    host: str = "127.0.0.1"
+    port: Port = 8883
+    stats_interval_s: Positive = 60
+    tls: MqttTls = MqttTls()
+
+
+class Web(Section):
+    listen: str = "127.0.0.1:8480"
+    threads: Annotated[int, Meta(ge=2, le=64)] = 8
+
+
+class Storage(Section):
+    max_bytes: int | str = "40GB"
+    max_age_days: Positive = 30
+    min_free: int | str = "500MB"
+    key_file: str = ""  # default: <data_dir>/keys/storage.key, or systemd's credential "storage-key"
+
+
+class Privacy(Section):
+    faces: bool = True
+    plates: bool = True
+    margin: Annotated[float, Meta(ge=0, le=2)] = 0.25
+    children: Annotated[int, Meta(ge=1, le=16)] = 2
+    deadline_s: Positive = 5
+    runtime: Literal["auto", "openvino", "onnxruntime"] = "auto"
+
+
+class Mask(Section):
+    name: str
+    polygon: tuple[tuple[Ratio, Ratio], ...]  # corners as shares of width and height
+
+
+class Camera(Section):
+    id: Name
+    name: str = ""
+    hardware: Name = "generic"
+    mask: tuple[Mask, ...] = ()
+
+
+class Task(Section):
+    name: Name = "task"
+    classes: Annotated[tuple[str, ...], Meta(min_length=2, max_length=9)]
+    holdout: Annotated[float, Meta(ge=0.05, le=0.5)] = 0.2
+    block_s: Positive = 900  # frames within one block of camera time never part over train and hold-out
+
+
+class Label(Section):
+    queue_size: Annotated[int, Meta(ge=1, le=10_000)] = 200
+
+
+class Train(Section):
+    new_labels: Annotated[int, Meta(ge=1)] = 300  # a cycle starts by itself after this many new human labels
+    architecture: str = "mobilenet-0.25"
+    input_px: Annotated[int, Meta(ge=28, le=224)] = 96
+    epochs: Annotated[int, Meta(ge=1, le=1000)] = 14
+    max_minutes: Positive = 120
+    threads: Annotated[int, Meta(ge=1, le=64)] = 2
+    seed: Count = 1
+
+
+class Compress(Section):
+    methods: tuple[Literal["none", "int8"], ...] = ("int8", "none")
+
+
+class Device(Section):
+    id: str = "atom-x5-e3940"
+
+
+class Gate(Section):
+    max_loss: Annotated[float, Meta(ge=0, le=0.2)] = 0.02
+    max_class_loss: Annotated[float, Meta(ge=0, le=1)] = 0.05
+    min_holdout: Count = 50
+    min_fps: Annotated[float, Meta(ge=0)] = 30
+    max_memory: int | str = "512MB"
+    max_size: int | str = "6MB"
+
+
+class Retest(Section):
+    device: Device = Device()
+    gate: Gate = Gate()
+
+
+class Rollout(Section):
+    canary: Annotated[int, Meta(ge=1)] = 1
+    wait_s: Annotated[float, Meta(ge=0)] = 3600
+    timeout_s: Positive = 900
+    rate_bytes_per_s: int | str = "30MB"
+
+
+class SyncRule(Section):
+    kind: Literal["metrics", "labels", "scrubbed_crops", "models"]
+    allow: bool
+
+
+class Sync(Section):
+    endpoint: str = ""
+    bucket: str = ""
+    region: str = "us-east-1"
+    access_key_id: str = ""
+    secret_file: str = ""  # file of mode 0600 with the secret access key
+    interval_s: Positive = 300
+    rule: tuple[SyncRule, ...] = ()
+
+
+class Config(Section):
+    server: Server
+    task: Task
+    mqtt: Mqtt = Mqtt()
+    web: Web = Web()
+    storage: Storage = Storage()
+    privacy: Privacy = Privacy()
+    camera: tuple[Camera, ...] = ()
+    label: Label = Label()
+    train: Train = Train()
+    compress: Compress = Compress()
+    retest: Retest = Retest()
+    rollout: Rollout = Rollout()
+    sync: Sync = Sync()
+
+    @property
+    def data_dir(self) -> Path:
+        return Path(self.server.data_dir)
+
+    @property
+    def keys_dir(self) -> Path:
+        return self.data_dir / "keys"
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def size(value: int | str) -> int:
+    """Bytes of 1500, "1500", "40GB" or "6 MB"; raises Misconfigured."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)", str(value).strip().upper())
+    if not match or match[2] not in _UNITS:
+        raise Misconfigured(f"{value!r} is not a size", hint='write bytes, or a number with KB, MB, GB or TB: "40GB"')
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration file; raises Misconfigured with the place and what to do."""
+    try:
+        text = path.read_bytes()
+    except OSError as e:
+        raise Misconfigured(
+            f"cannot read the configuration {path}: {e.strerror}", hint="`edged init` makes one; or name it with -c FILE"
+        ) from e
+    try:
+        raw = tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise Misconfigured(f"{path} is not valid TOML: {e}") from e
+    return check(raw, str(path))
+
+
+def check(raw: dict[str, Any], origin: str = "configuration") -> Config:
+    """Turn parsed TOML into a Config; raises Misconfigured."""
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.ValidationError as e:
+        raise Misconfigured(f"{origin}: {e}", hint=_nearest(raw, str(e))) from e
+    for value in (config.storage.max_bytes, config.storage.min_free, config.retest.gate.max_memory,
+                  config.retest.gate.max_size, config.rollout.rate_bytes_per_s):  # fmt: skip
+        size(value)
+    ids = [c.id for c in config.camera]
+    if len(ids) != len(set(ids)):
+        raise Misconfigured(f"{origin}: two [[camera]] tables have the same id")
+    if len(config.task.classes) != len(set(config.task.classes)):
+        raise Misconfigured(f"{origin}: task.classes names a class twice")
+    return config
+
+
+def _nearest(raw: dict[str, Any], message: str) -> str:
+    """For msgspec's `unknown field` message: the declared key that looks most like the one written."""
+    match = re.search(r"unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?", message)
+    if not match:
+        return ""
+    kind: Any = Config
+    for part in re.findall(r"[a-z_]+", match[2] or ""):
+        for field in msgspec.structs.fields(kind):
+            if field.name == part:
+                kind = _struct_in(field.type) or kind
+    known = [field.name for field in msgspec.structs.fields(kind)]
+    close = difflib.get_close_matches(match[1], known, n=1, cutoff=0.5)
+    return f"did you mean `{close[0]}`?" if close else f"known here: {', '.join(known)}"
+
+
+def _struct_in(annotation: Any) -> Any:
+    """The Struct inside `X`, `tuple[X, ...]`, or None."""
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, Struct):
+            return candidate
+    return None
