@@ -1,7 +1,8 @@
-"""The configuration: one TOML file, read once, frozen, checked whole. Below the daemon nobody sees it, only flat values.
+"""The configuration: one TOML file, read once, frozen, checked whole. Below the daemon only flat values travel.
 
-Guarantees: what `load` returns is within range and consistent; an unknown key is an error that names the nearest known one.
-Does not guarantee: that hosts answer or files exist (`edged doctor` looks). Sizes are bytes, or text like "40GB" (powers of 1000).
+Guarantees: what `load` returns is within range and consistent; an unknown key is an error that names the nearest one.
+Does not guarantee: that hosts answer or files exist (`edged doctor` looks).
+Sizes are bytes, or text like "40GB" (powers of 1000).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Count = Annotated[int, Meta(ge=0)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
-class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Section(Struct, frozen=True, forbid_unknown_fields=True):
     """A table of the file: frozen, and no key that is not declared here."""
 
 
@@ -81,8 +82,8 @@ class Camera(Section):
 
 
 class Task(Section):
-    name: Name = "task"
     classes: Annotated[tuple[str, ...], Meta(min_length=2, max_length=9)]
+    name: Name = "task"
     holdout: Annotated[float, Meta(ge=0.05, le=0.5)] = 0.2
     block_s: Positive = 900  # frames within one block of camera time never part over train and hold-out
 
@@ -186,7 +187,8 @@ def load(path: Path) -> Config:
         text = path.read_bytes()
     except OSError as e:
         raise Misconfigured(
-            f"cannot read the configuration {path}: {e.strerror}", hint="`edged init` makes one; or name it with -c FILE"
+            f"cannot read the configuration {path}: {e.strerror}",
+            hint="`edged init` makes one; or name it with -c FILE",
         ) from e
     try:
         raw = tomllib.loads(text.decode())
