@@ -1,0 +1,232 @@
+"""What must be known of an ONNX file before a runtime sees it, read from its protobuf bytes without the `onnx` package.
+
+Guarantees of `check`: the bytes are one ModelProto with a graph, no tensor anywhere in it lies in another file, and
+exactly one input is not a constant; that one is float32. Does not guarantee: that the graph makes sense (the runtime
+decides that).
+
+Field numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto; the wire format is
+https://protobuf.dev/programming-guides/encoding/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from edged.errors import Refused
+
+_VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
+_MAX_DEPTH = 16  # of subgraphs; real models have at most a few
+
+MODEL_OPSET, MODEL_GRAPH, MODEL_FUNCTIONS = 8, 7, 25
+GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT, GRAPH_VALUE_INFO, GRAPH_SPARSE = 1, 5, 11, 12, 13, 15
+NODE_ATTRIBUTE, FUNCTION_NODE, FUNCTION_ATTRIBUTE = 5, 7, 11
+ATTRIBUTE_T, ATTRIBUTE_G, ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS, ATTRIBUTE_SPARSE, ATTRIBUTE_SPARSES = (
+    5,
+    6,
+    10,
+    11,
+    22,
+    23,
+)
+TENSOR_NAME, TENSOR_EXTERNAL_DATA, TENSOR_DATA_LOCATION = 8, 13, 14
+VALUE_NAME, VALUE_TYPE, TYPE_TENSOR, TENSOR_TYPE_ELEM, TENSOR_TYPE_SHAPE = 1, 2, 1, 1, 2
+SHAPE_DIM, DIM_VALUE = 1, 1
+FLOAT = 1
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a graph's own header says."""
+
+    input_name: str
+    domains: tuple[str, ...]  # of the operator sets that it imports; "" is ONNX's own
+
+
+def check(data: bytes) -> Facts:
+    """Raises Refused (code bad_model) for bytes that are not one self-contained ONNX model with one float32 input."""
+    try:
+        return _check(memoryview(data))
+    except (ValueError, IndexError, UnicodeDecodeError) as e:
+        raise Refused(f"not an ONNX model: {e}", code="bad_model") from e
+
+
+def with_input_shape(data: bytes, input_name: str, shape: Sequence[int]) -> bytes:
+    """The same model with the shape of one input replaced; shapes noted for its outputs and inner values are dropped."""
+    dims = b"".join(_field(SHAPE_DIM, _varint_field(DIM_VALUE, n)) for n in shape)
+    tensor = _varint_field(TENSOR_TYPE_ELEM, FLOAT) + _field(TENSOR_TYPE_SHAPE, dims)
+    value = _field(VALUE_NAME, input_name.encode()) + _field(VALUE_TYPE, _field(TYPE_TENSOR, tensor))
+    out = []
+    for number, kind, raw, whole in _fields(memoryview(data)):
+        out.append(_field(MODEL_GRAPH, _reshape_graph(raw, input_name, value)) if number == MODEL_GRAPH else whole)
+        del kind
+    return b"".join(out)
+
+
+def _check(model: memoryview) -> Facts:
+    graph, domains = None, []
+    for number, kind, raw, _ in _fields(model):
+        if number == MODEL_GRAPH and kind == _LEN:
+            graph = raw
+        elif number == MODEL_OPSET and kind == _LEN:
+            domains.append(_text(raw, 1))
+        elif number == MODEL_FUNCTIONS and kind == _LEN:
+            for inner, _kind, node, _whole in _fields(raw):
+                if inner == FUNCTION_NODE:
+                    _check_node(node, 1)
+                elif inner == FUNCTION_ATTRIBUTE:
+                    _check_attribute(node, 1)
+    if graph is None or not domains:
+        raise ValueError("it has no graph" if graph is None else "it names no operator set")
+    constants = _check_graph(graph, 0)
+    inputs = []
+    for number, _kind, raw, _ in _fields(graph):
+        if number == GRAPH_INPUT and _text(raw, VALUE_NAME) not in constants:
+            inputs.append((_text(raw, VALUE_NAME), _element_type(raw)))
+    if len(inputs) != 1:
+        raise ValueError(f"it has {len(inputs)} inputs where exactly one is needed")
+    name, element = inputs[0]
+    if element != FLOAT:
+        raise ValueError(f"its input {name!r} is not float32")
+    return Facts(name, tuple(domains))
+
+
+def _check_graph(graph: memoryview, depth: int) -> set[str]:
+    """Look at every tensor; returns the names of the constants."""
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"its subgraphs are nested more than {_MAX_DEPTH} deep")
+    constants = set()
+    for number, kind, raw, _ in _fields(graph):
+        if kind != _LEN:
+            continue
+        if number == GRAPH_INITIALIZER:
+            _check_tensor(raw)
+            constants.add(_text(raw, TENSOR_NAME))
+        elif number == GRAPH_SPARSE:
+            _check_sparse(raw)
+        elif number == GRAPH_NODE:
+            _check_node(raw, depth)
+    return constants
+
+
+def _check_node(node: memoryview, depth: int) -> None:
+    for number, kind, raw, _ in _fields(node):
+        if number == NODE_ATTRIBUTE and kind == _LEN:
+            _check_attribute(raw, depth)
+
+
+def _check_attribute(attribute: memoryview, depth: int) -> None:
+    for number, kind, raw, _ in _fields(attribute):
+        if kind != _LEN:
+            continue
+        if number in (ATTRIBUTE_T, ATTRIBUTE_TENSORS):
+            _check_tensor(raw)
+        elif number in (ATTRIBUTE_G, ATTRIBUTE_GRAPHS):
+            _check_graph(raw, depth + 1)
+        elif number in (ATTRIBUTE_SPARSE, ATTRIBUTE_SPARSES):
+            _check_sparse(raw)
+
+
+def _check_sparse(tensor: memoryview) -> None:
+    for number, kind, raw, _ in _fields(tensor):
+        if number in (1, 2) and kind == _LEN:  # SparseTensorProto.values, .indices
+            _check_tensor(raw)
+
+
+def _check_tensor(tensor: memoryview) -> None:
+    for number, kind, raw, _ in _fields(tensor):
+        location = number == TENSOR_DATA_LOCATION and kind == _VARINT and raw != b"\x00"
+        if location or number == TENSOR_EXTERNAL_DATA:
+            raise ValueError(f"tensor {_text(tensor, TENSOR_NAME)[:80]!r} lies in another file")
+
+
+def _element_type(value: memoryview) -> int:
+    element = 0
+    for number, _k, kind_of, _ in _fields(value):
+        if number == VALUE_TYPE:
+            for inner, _k2, tensor, _w in _fields(kind_of):
+                if inner == TYPE_TENSOR:
+                    for field, kind, raw, _w2 in _fields(tensor):
+                        if field == TENSOR_TYPE_ELEM and kind == _VARINT:
+                            element = _varint(raw, 0)[0]
+    return element
+
+
+def _reshape_graph(graph: memoryview, input_name: str, value: bytes) -> bytes:
+    out = []
+    for number, _kind, raw, whole in _fields(graph):
+        if number == GRAPH_INPUT and _text(raw, VALUE_NAME) == input_name:
+            out.append(_field(GRAPH_INPUT, value))
+        elif number == GRAPH_OUTPUT:
+            out.append(_field(GRAPH_OUTPUT, _without_shape(raw)))
+        elif number != GRAPH_VALUE_INFO:
+            out.append(whole)
+    return b"".join(out)
+
+
+def _without_shape(value: memoryview) -> bytes:
+    tensor = _varint_field(TENSOR_TYPE_ELEM, _element_type(value))
+    return _field(VALUE_NAME, _text(value, VALUE_NAME).encode()) + _field(VALUE_TYPE, _field(TYPE_TENSOR, tensor))
+
+
+def _text(message: memoryview, field: int) -> str:
+    """The last value of a string field, "" when it is absent."""
+    found = ""
+    for number, kind, raw, _ in _fields(message):
+        if number == field and kind == _LEN:
+            found = bytes(raw).decode()
+    return found
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview, memoryview]]:
+    """(number, wire type, value, the whole field) of each field, in order; ValueError where the bytes make no sense."""
+    at = 0
+    while at < len(message):
+        start = at
+        tag, at = _varint(message, at)
+        number, kind = tag >> 3, tag & 7
+        begin = at
+        if kind == _VARINT:
+            _, at = _varint(message, at)
+        elif kind == _LEN:
+            length, begin = _varint(message, at)
+            at = begin + length
+        elif kind == _I64:
+            at += 8
+        elif kind == _I32:
+            at += 4
+        else:
+            raise ValueError(f"wire type {kind} at byte {start}")
+        if number == 0 or at > len(message):
+            raise ValueError("a field without number" if number == 0 else "it is cut short")
+        yield number, kind, message[begin:at], message[start:at]
+
+
+def _varint(buffer: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(buffer) or shift > 63:
+            raise ValueError("it is cut short" if at >= len(buffer) else "a number of more than 64 bits")
+        byte = buffer[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def _number(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    return _number(number << 3 | _LEN) + _number(len(payload)) + payload
+
+
+def _varint_field(number: int, value: int) -> bytes:
+    return _number(number << 3 | _VARINT) + _number(value)
