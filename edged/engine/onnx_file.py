@@ -52,14 +52,13 @@ def check(data: bytes) -> Facts:
 
 
 def with_input_shape(data: bytes, input_name: str, shape: Sequence[int]) -> bytes:
-    """The same model with the shape of one input replaced; shapes noted for its outputs and inner values are dropped."""
+    """The same model with the shape of one input replaced; shapes noted for outputs and inner values are dropped."""
     dims = b"".join(_field(SHAPE_DIM, _varint_field(DIM_VALUE, n)) for n in shape)
     tensor = _varint_field(TENSOR_TYPE_ELEM, FLOAT) + _field(TENSOR_TYPE_SHAPE, dims)
     value = _field(VALUE_NAME, input_name.encode()) + _field(VALUE_TYPE, _field(TYPE_TENSOR, tensor))
-    out = []
-    for number, kind, raw, whole in _fields(memoryview(data)):
+    out: list[bytes | memoryview] = []
+    for number, _kind, raw, whole in _fields(memoryview(data)):
         out.append(_field(MODEL_GRAPH, _reshape_graph(raw, input_name, value)) if number == MODEL_GRAPH else whole)
-        del kind
     return b"".join(out)
 
 
@@ -135,7 +134,7 @@ def _check_sparse(tensor: memoryview) -> None:
 
 def _check_tensor(tensor: memoryview) -> None:
     for number, kind, raw, _ in _fields(tensor):
-        location = number == TENSOR_DATA_LOCATION and kind == _VARINT and raw != b"\x00"
+        location = number == TENSOR_DATA_LOCATION and kind == _VARINT and bytes(raw) != b"\x00"
         if location or number == TENSOR_EXTERNAL_DATA:
             raise ValueError(f"tensor {_text(tensor, TENSOR_NAME)[:80]!r} lies in another file")
 
@@ -153,7 +152,7 @@ def _element_type(value: memoryview) -> int:
 
 
 def _reshape_graph(graph: memoryview, input_name: str, value: bytes) -> bytes:
-    out = []
+    out: list[bytes | memoryview] = []
     for number, _kind, raw, whole in _fields(graph):
         if number == GRAPH_INPUT and _text(raw, VALUE_NAME) == input_name:
             out.append(_field(GRAPH_INPUT, value))

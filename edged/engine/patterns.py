@@ -1,8 +1,8 @@
 """Deterministic pictures for known-answer tests: the box and every camera draw the same bytes from a seed.
 
-Guarantees: `picture(seed, px)` is the same on every machine, Python and numpy, since it uses integers only and brings its
-own random numbers (xorshift32, Marsaglia 2003). Does not guarantee: that the pictures look like anything; they have soft
-blobs, hard edges and stripes so that classifiers answer differently from seed to seed.
+Guarantees: `picture(seed, px)` is the same on every machine, Python and numpy, since it uses integers only and brings
+its own random numbers (xorshift32, Marsaglia 2003). Does not guarantee: that the pictures look like anything; they have
+soft blobs, hard edges and stripes so that classifiers answer differently from seed to seed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def _blobs(numbers: _Numbers, px: int, cells: int) -> NDArray[np.int64]:
     at = np.arange(px, dtype=np.int64) * cells * 256 // px
     cell, part = at // 256, at % 256
     rows = grid[cell] * (256 - part)[:, None, None] + grid[cell + 1] * part[:, None, None]
-    return (rows[:, cell] * (256 - part)[None, :, None] + rows[:, cell + 1] * part[None, :, None]) // 65536
+    mixed = rows[:, cell] * (256 - part)[None, :, None] + rows[:, cell + 1] * part[None, :, None]
+    return np.asarray(mixed // 65536, dtype=np.int64)
 
 
 def _shape(numbers: _Numbers, canvas: NDArray[np.int64]) -> None:

@@ -1,4 +1,4 @@
-"""From pixels to a classifier's input and from its logits to an answer; the camera and the box use these very functions.
+"""From pixels to a classifier's input and from its logits to an answer; camera and box use these very functions.
 
 Guarantees: the same bytes give the same numbers on both ends (given the same OpenCV). Does not guarantee: bit-equal
 resizing between OpenCV builds.
@@ -22,9 +22,8 @@ def to_float(crops: Sequence[NDArray[np.uint8]], px: int) -> list[NDArray[np.flo
     """BGR uint8 [h,w,3] pictures of any size -> RGB float32 [px,px,3], 0..255 (INTER_AREA)."""
     out = []
     for crop in crops:
-        if crop.shape[:2] != (px, px):
-            crop = cv2.resize(crop, (px, px), interpolation=cv2.INTER_AREA)
-        out.append(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB).astype(np.float32))
+        sized = crop if crop.shape[:2] == (px, px) else cv2.resize(crop, (px, px), interpolation=cv2.INTER_AREA)
+        out.append(cv2.cvtColor(sized, cv2.COLOR_BGR2RGB).astype(np.float32))
     return out
 
 
@@ -59,7 +58,8 @@ def cut(image: NDArray[np.uint8], x: int, y: int, w: int, h: int) -> NDArray[np.
     if dx or dy:
         # OpenCV takes border pixels from around a view unless it is told that the view stands alone.
         border = cv2.BORDER_REPLICATE | cv2.BORDER_ISOLATED
-        region = cv2.copyMakeBorder(region, dy // 2, dy - dy // 2, dx // 2, dx - dx // 2, border)
+        padded = cv2.copyMakeBorder(region, dy // 2, dy - dy // 2, dx // 2, dx - dx // 2, border)
+        region = np.asarray(padded, dtype=np.uint8)
     if side == REGION_PX:
         return np.ascontiguousarray(region)
-    return cv2.resize(region, (REGION_PX, REGION_PX), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return np.asarray(cv2.resize(region, (REGION_PX, REGION_PX), interpolation=cv2.INTER_AREA), dtype=np.uint8)
