@@ -1,0 +1,92 @@
+"""Model files over the cable: content-addressed chunks, sent once for all who ask, paced so that frames go first.
+
+Guarantees: only bytes of the file whose SHA-256 was asked for are ever cut; a chunk is never larger than CHUNK_BYTES;
+the average rate stays at or below the pacer's. Does not guarantee: that a chunk arrives; a camera asks again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from edged.clock import Clock
+from edged.errors import Corrupt, Refused
+from edged.wire.messages import CHUNK_BYTES, Want
+
+
+def chunks(data: bytes) -> list[bytes]:
+    """Cut a file into pieces of CHUNK_BYTES; the last may be shorter, an empty file has none."""
+    return [data[i : i + CHUNK_BYTES] for i in range(0, len(data), CHUNK_BYTES)]
+
+
+def digests(data: bytes) -> list[str]:
+    """SHA-256 of each chunk in order: the list that is signed with the release."""
+    return [hashlib.sha256(chunk).hexdigest() for chunk in chunks(data)]
+
+
+def answer(want: Want, path: Path) -> Iterator[tuple[str, bytes]]:
+    """The chunks that a camera asked for as (sha256, bytes), each once, in the order asked.
+
+    Raises Refused for an index beyond the file or a file that is gone, Corrupt when the file is not what its name says.
+    The whole file is hashed first (6 MB: about 10 ms), so that damage on the disk is named here and not on the camera.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as e:
+        raise Refused(f"model {want.sha256[:12]} is not on the box any more", code="gone") from e
+    if hashlib.sha256(data).hexdigest() != want.sha256:
+        raise Corrupt(f"{path} does not have the SHA-256 {want.sha256[:12]}...", hint="restore it from a backup")
+    pieces = chunks(data)
+    beyond = [i for i in want.chunks if i >= len(pieces)]
+    if beyond:
+        raise Refused(f"model {want.sha256[:12]} has {len(pieces)} chunks, none numbered {beyond[0]}", code="bad_want")
+    return ((hashlib.sha256(pieces[i]).hexdigest(), pieces[i]) for i in dict.fromkeys(want.chunks))
+
+
+class Recent:
+    """Remembers what was published in the last `window_s` seconds, so that cameras that ask together share one message.
+
+    The window is counted from the publication, not from the last question: a camera that subscribed too late asks again
+    and is served after at most `window_s`.
+    """
+
+    def __init__(self, window_s: float = 3.0) -> None:
+        self._window_s = window_s
+        self._sent: dict[str, float] = {}  # chunk -> monotonic time, oldest first
+
+    def first(self, sha256: str, now: float) -> bool:
+        """Whether to publish this chunk now (then it is noted as published); `now` is monotonic seconds."""
+        while self._sent:
+            oldest = next(iter(self._sent))
+            if now - self._sent[oldest] < self._window_s:
+                break
+            del self._sent[oldest]
+        if sha256 in self._sent:
+            return False
+        self._sent[sha256] = now
+        return True
+
+
+class Pacer:
+    """Spreads bytes over time: after `n` bytes the next may go `n / bytes_per_s` seconds later. No credit is saved."""
+
+    def __init__(self, bytes_per_s: float, clock: Clock) -> None:
+        if bytes_per_s <= 0:
+            raise ValueError(f"bytes_per_s must be positive, not {bytes_per_s}")
+        self._rate, self._clock = bytes_per_s, clock
+        self._free_at = clock.monotonic()
+
+    def delay(self) -> float:
+        """Seconds until the next piece may go; 0 = now. For loops that have other work to do meanwhile."""
+        return max(0.0, self._free_at - self._clock.monotonic())
+
+    def spend(self, size: int) -> None:
+        """Note that `size` bytes go now."""
+        self._free_at = max(self._free_at, self._clock.monotonic()) + size / self._rate
+
+    def wait(self, size: int) -> None:
+        """Sleep until a piece of `size` bytes may go, and note it."""
+        if (delay := self.delay()) > 0:
+            self._clock.sleep(delay)
+        self.spend(size)
