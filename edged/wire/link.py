@@ -1,4 +1,5 @@
-"""The cable: one Protocol, two implementations (paho here, an in-memory one in tests/site.py), one behavioural suite.
+"""The cable: one Protocol, two implementations (paho.py here, an in-memory one in tests/memory_link.py) and one
+behavioural suite for both (tests/wire/test_link.py).
 
 Guarantees: `receive` hands over messages in arrival order from the thread that calls it; nothing of ours runs in the
 network thread (an exception there would kill it while the link still says it is connected). Reconnects by itself and
@@ -56,11 +57,17 @@ class Endpoint:
 
 class Link(Protocol):
     def publish(
-        self, topic: str, payload: bytes, *, properties: Mapping[str, str] | None = None, retain: bool = False,
-        qos: int = 1, expiry_s: int | None = None,
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        properties: Mapping[str, str] | None = None,
+        retain: bool = False,
+        qos: int = 1,
+        expiry_s: int | None = None,
     ) -> None:
         """Queue one message. Raises Unavailable when not connected, Refused when larger than the broker takes."""
-        ...  # fmt: skip
+        ...
 
     def subscribe(self, topic_filter: str) -> None:
         """QoS 1; remembered across reconnects. May be called before the link is up."""
@@ -71,6 +78,10 @@ class Link(Protocol):
         ...
 
     def connected(self) -> bool: ...
+
+    def connects(self) -> int:
+        """How many times the link came up; whoever sees it grow says hello again (its will may have been sent)."""
+        ...
 
     def close(self) -> None:
         """Say goodbye (the will is not sent) and stop the network thread."""
