@@ -33,8 +33,10 @@ create table object (
     key_id      text not null references data_key (id),
     size        integer not null,           -- bytes of ciphertext
     sha256      text not null,              -- of the ciphertext, to find damage without the key
-    created     real not null
+    created     real not null               -- box receive time of its frame: rules retention
 ) strict;
+create index object_created on object (created);
+create index object_key on object (key_id);
 
 -- Every frame that was answered for good. The receipt names (id, sha256); a duplicate gets the same receipt and no new row.
 create table frame (
@@ -56,6 +58,8 @@ create table frame (
     primary key (camera, id)
 ) strict, without rowid;
 create index frame_received on frame (received);
+create index frame_camera_received on frame (camera, received);
+create index frame_object on frame (object) where object is not null;
 
 -- A region of a stored frame: what is labelled, trained and tested on.
 create table sample (
@@ -72,6 +76,8 @@ create table sample (
     object      text references object (id) -- the crop (JPEG, 224x224), cut after the frame was scrubbed
 ) strict;
 create index sample_camera_ts on sample (camera, ts);
+create index sample_received on sample (received);
+create index sample_object on sample (object) where object is not null;
 
 -- Labels are kept apart by source for ever and never overwritten: undo sets `undone`.
 create table label (

@@ -1,0 +1,116 @@
+"""The fsck of exactly the invariants in docs/storage.md. It changes nothing.
+
+Guarantees: an empty list means that every numbered invariant held while it looked. Run on a store that is being written it
+may report an object of the frame that is just arriving; `edged db check` says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edged.errors import Corrupt, EdgedError, Refused
+from edged.storage import audit, durable, models, objects, seal, snapshots
+from edged.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One broken invariant: its short code, what it is about, a sentence."""
+
+    code: str
+    subject: str
+    message: str
+
+
+def check(store: Store, published: audit.Head | None = None) -> list[Finding]:
+    """Walk the whole store; opens every object when the store has the site key. `published`: an audit head seen outside."""
+    found: list[Finding] = []
+    for look in (_database, _objects, _samples, _keys, _snapshots, _models):
+        found += look(store)
+    try:
+        audit.verify(store, published)
+    except Corrupt as e:
+        found.append(Finding(e.code, "audit", str(e)))
+    return found
+
+
+def _database(store: Store) -> Iterator[Finding]:
+    for row in store.rows("pragma integrity_check"):
+        if row[0] != "ok":
+            yield Finding("database", "edged.db", str(row[0]))
+    for row in store.rows("pragma foreign_key_check"):
+        yield Finding("dangling", str(row[0]), f"a row of {row[0]} points to a row of {row[2]} that is not there")
+
+
+def _objects(store: Store) -> Iterator[Finding]:
+    rows = {r["id"]: r for r in store.rows("select id, kind, camera, key_id, size, sha256 from object")}
+    for path in objects.files(store):
+        if path.name.startswith(durable.TEMP):
+            yield Finding("temporary", path.name, f"{path} was left by a crash: a restart removes it")
+        elif path.name not in rows:
+            yield Finding("orphan", path.name, f"{path} has no row: a restart removes it")
+    for object_id, row in rows.items():
+        try:
+            sealed = objects.path_of(store, object_id).read_bytes()
+        except FileNotFoundError:
+            yield Finding("lost_object", object_id, f"object {object_id} has a row but no file")
+            continue
+        except (OSError, Corrupt) as e:
+            yield Finding("unreadable", object_id, f"object {object_id}: {e}")
+            continue
+        if len(sealed) != row["size"] or hashlib.sha256(sealed).hexdigest() != row["sha256"]:
+            yield Finding("damaged", object_id, f"object {object_id} is not what was written")
+        elif store.has_key:
+            try:
+                key = store.seal.key_of(store, row["key_id"])
+                seal.unseal(key, sealed, id=object_id, camera=row["camera"], kind=row["kind"])
+            except EdgedError as e:
+                yield Finding(e.code, object_id, str(e))
+    for row in store.rows(
+        "select id from object o where not exists (select 1 from frame f where f.object = o.id)"
+        " and not exists (select 1 from sample s where s.object = o.id)"
+    ):
+        yield Finding("unused_object", row["id"], f"object {row['id']} belongs to no frame and no sample")
+
+
+def _samples(store: Store) -> Iterator[Finding]:
+    for row in store.rows(
+        "select s.id from sample s where not exists (select 1 from frame f where f.camera = s.camera and f.id = s.frame"
+        " and f.status = 'stored')"
+    ):
+        yield Finding("lost_frame", row["id"], f"sample {row['id']} is of a frame that was not stored")
+    for row in store.rows("select camera, id from frame where status <> 'stored' and object is not null"):
+        yield Finding("kept_frame", row["id"], f"frame {row['id']} of {row['camera']} was not stored but has a picture")
+
+
+def _keys(store: Store) -> Iterator[Finding]:
+    for row in store.rows("select id from data_key where (wrapped is null) <> (destroyed is not null)"):
+        yield Finding("half_destroyed", row["id"], f"data key {row['id']} is half destroyed")
+    for row in store.rows(
+        "select distinct key_id from object where key_id in (select id from data_key where wrapped is null)"
+    ):
+        yield Finding("key_destroyed", row[0], f"objects are sealed by data key {row[0]}, which was destroyed")
+
+
+def _snapshots(store: Store) -> Iterator[Finding]:
+    for row in store.rows("select id from snapshot"):
+        try:
+            body = snapshots.get(store, row["id"])
+        except Corrupt as e:
+            yield Finding(e.code, row["id"], str(e))
+            continue
+        ids = [{s for s, _ in part} for part in (body["train"], body["tune"], body["holdout"])]
+        if ids[0] & ids[1] or ids[0] & ids[2] or ids[1] & ids[2]:
+            yield Finding("leak", row["id"], f"snapshot {row['id']} has a sample in two parts")
+
+
+def _models(store: Store) -> Iterator[Finding]:
+    for row in store.rows(
+        "select distinct sha256 from (select sha256 from candidate union select sha256 from release)"
+    ):
+        try:
+            models.read_model(store, row[0])
+        except (Corrupt, Refused) as e:
+            yield Finding("model_" + ("changed" if isinstance(e, Corrupt) else "lost"), row[0], str(e))

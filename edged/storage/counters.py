@@ -1,0 +1,21 @@
+"""Running totals by name, e.g. "withheld:timeout", "duplicate", "refused:too_large"."""
+
+from __future__ import annotations
+
+from edged.storage.store import Store
+
+
+def bump(store: Store, name: str, by: int = 1) -> None:
+    """Add to a total. On its own this is a durable write: in a busy loop put it into the transaction of what it counts."""
+    store.execute(
+        "insert into counter (name, n) values (?1, ?2) on conflict (name) do update set n = n + ?2", (name, by)
+    )
+
+
+def get(store: Store, name: str) -> int:
+    return int(store.value("select n from counter where name = ?", (name,)) or 0)
+
+
+def all(store: Store) -> dict[str, int]:
+    """By name."""
+    return {r["name"]: r["n"] for r in store.rows("select name, n from counter order by name")}

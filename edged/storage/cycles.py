@@ -1,0 +1,127 @@
+"""Cycles and their stage ladder. A finished stage keeps its outcome and is never run again: that is how a cycle resumes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from edged.errors import Refused
+from edged.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """One turn of the loop; `ended` None = running."""
+
+    id: int
+    started: float
+    ended: float | None
+    state: str
+    why: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One rung. `progress` 0..1, `eta_s` seconds; `detail` facts while it runs, the outcome once `ended` is set."""
+
+    cycle: int
+    name: str
+    started: float
+    ended: float | None
+    progress: float
+    eta_s: float | None
+    detail: dict[str, Any]
+
+
+def start(store: Store, why: str) -> int:
+    """Begin a cycle; raises Refused("busy") while another is running."""
+    with store.transaction():
+        if running(store) is not None:
+            raise Refused("a cycle is running already", code="busy")
+        return store.insert(
+            "insert into cycle (started, state, why) values (?, 'running', ?)", (store.clock.now(), why)
+        )
+
+
+def finish(store: Store, cycle: int, state: Literal["released", "refused", "failed"], detail: str = "") -> None:
+    store.execute(
+        "update cycle set ended = ?, state = ?, detail = ? where id = ? and state = 'running'",
+        (store.clock.now(), state, detail, cycle),
+    )
+
+
+def stage_start(store: Store, cycle: int, name: str) -> None:
+    """Begin a stage, or begin it again after a crash; raises Refused("finished") if it has an outcome."""
+    with store.transaction():
+        if outcome(store, cycle, name) is not None:
+            raise Refused(f"stage {name} of cycle {cycle} is finished", code="finished")
+        store.execute(
+            "insert into stage (cycle, name, started) values (?1, ?2, ?3) on conflict (cycle, name) do update set"
+            " started = ?3, progress = 0, eta_s = null, detail = '{}'",
+            (cycle, name, store.clock.now()),
+        )
+
+
+def stage_progress(
+    store: Store,
+    cycle: int,
+    name: str,
+    progress: float,
+    eta_s: float | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Note how far a running stage is; `detail` None keeps the facts as they were."""
+    store.execute(
+        "update stage set progress = ?, eta_s = ?, detail = coalesce(?, detail) where cycle = ? and name = ? and ended is null",
+        (min(max(progress, 0.0), 1.0), eta_s, None if detail is None else json.dumps(dict(detail)), cycle, name),
+    )
+
+
+def stage_finish(store: Store, cycle: int, name: str, outcome: Mapping[str, Any]) -> None:
+    store.execute(
+        "update stage set progress = 1, eta_s = 0, ended = ?, detail = ? where cycle = ? and name = ? and ended is null",
+        (store.clock.now(), json.dumps(dict(outcome)), cycle, name),
+    )
+
+
+def outcome(store: Store, cycle: int, name: str) -> dict[str, Any] | None:
+    """What a finished stage left, or None when it has not finished."""
+    text = store.value("select detail from stage where cycle = ? and name = ? and ended is not null", (cycle, name))
+    return None if text is None else json.loads(text)
+
+
+def get(store: Store, cycle: int) -> Cycle | None:
+    return _cycle(store.row(f"{_CYCLE} where id = ?", (cycle,)))
+
+
+def running(store: Store) -> Cycle | None:
+    return _cycle(store.row(f"{_CYCLE} where state = 'running' order by id desc limit 1"))
+
+
+def latest(store: Store) -> Cycle | None:
+    return _cycle(store.row(f"{_CYCLE} order by id desc limit 1"))
+
+
+def all(store: Store) -> list[Cycle]:
+    """Newest first."""
+    return [Cycle(*r) for r in store.rows(f"{_CYCLE} order by id desc")]
+
+
+def stages(store: Store, cycle: int) -> list[Stage]:
+    """In the order they were started."""
+    rows = store.rows(
+        "select cycle, name, started, ended, progress, eta_s, detail from stage where cycle = ? order by started, name",
+        (cycle,),
+    )
+    return [Stage(**(dict(r) | {"detail": json.loads(r["detail"])})) for r in rows]
+
+
+_CYCLE = "select id, started, ended, state, why, detail from cycle"
+
+
+def _cycle(row: sqlite3.Row | None) -> Cycle | None:
+    return None if row is None else Cycle(*row)

@@ -1,0 +1,120 @@
+"""Files that are there whole or not at all: temp, fsync, rename, fsync of the directory.
+
+Guarantees: once a function here returns, its files survive a power cut on a file system that honours fsync; before that a
+reader sees the old state or the new one, never half a file. A failed fsync is never tried again (the kernel may have
+dropped the pages and then reports success): it is Corrupt. Does not guarantee: that leftovers of a crash (names that
+start with TEMP) are gone; `objects.recover` removes them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from edged.errors import Corrupt, EdgedError, Misconfigured, Unavailable
+
+TEMP = ".tmp-"
+
+
+def make_dir(path: Path) -> None:
+    """Make one directory (0700), durably; an existing one is fine. Its parent must exist."""
+    if path.is_dir():
+        return
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        sync_dir(path.parent)
+    except OSError as e:
+        raise renamed(e, path) from e
+
+
+def write_all(directory: Path, files: Sequence[tuple[str, bytes]]) -> None:
+    """Write `files` (name, content) into one directory; either all are durable on return or none is left.
+
+    The temporaries are written first and synced after, so that one journal commit of the file system serves several.
+    """
+    temps: list[Path] = []
+    placed: list[Path] = []
+    try:
+        opened: list[int] = []
+        try:
+            for _, content in files:
+                temp = directory / f"{TEMP}{secrets.token_hex(8)}"
+                fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                temps.append(temp)
+                opened.append(fd)
+                _write(fd, content)
+            for fd in opened:
+                os.fsync(fd)
+        finally:
+            for fd in opened:
+                os.close(fd)
+        for temp, (name, _) in zip(temps, files, strict=True):
+            os.rename(temp, directory / name)
+            placed.append(directory / name)
+        sync_dir(directory)
+    except BaseException as e:
+        remove([*temps, *placed])
+        if isinstance(e, OSError):
+            raise renamed(e, directory) from e
+        raise
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that must not exist yet; raises FileExistsError and leaves the existing one alone."""
+    temp = path.parent / f"{TEMP}{secrets.token_hex(8)}"
+    try:
+        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            _write(fd, content)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.link(temp, path)  # unlike rename, fails when the name is taken
+    except FileExistsError:
+        raise
+    except OSError as e:
+        raise renamed(e, path) from e
+    finally:
+        remove([temp])
+    sync_dir(path.parent)
+
+
+def sync_dir(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(paths: Iterable[Path]) -> int:
+    """Unlink what is there; returns how many were. Not synced: a file that comes back after a power cut is an orphan."""
+    gone = 0
+    for path in paths:
+        try:
+            path.unlink()
+            gone += 1
+        except FileNotFoundError:
+            pass
+    return gone
+
+
+def renamed(e: OSError, path: Path) -> EdgedError:
+    """An operating system error in the words of edged's families."""
+    what = f"{path}: {e.strerror or e}"
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Unavailable(f"disk full: {what}", code="disk_full", hint="free space, or lower storage.max_bytes")
+    if e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN):
+        return Unavailable(what)
+    if e.errno in (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+        return Misconfigured(what, hint="check that the directory exists and belongs to the user edged runs as")
+    return Corrupt(f"the disk failed: {what}", code="disk_failed", hint="look at dmesg; edged must be started again")
+
+
+def _write(fd: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,55 @@
+"""The steps from an empty database to the present schema. `pragma user_version` says how many were taken.
+
+Guarantees: each step happens whole or not at all, and once, whichever of several processes comes first. Does not
+guarantee a way back: a database of a newer edged is refused, not downgraded.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from edged.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+VERSION = 1
+
+
+def version_of(conn: sqlite3.Connection) -> int:
+    """The schema version of an open database, 0 = empty. Raises Misconfigured for one newer than this program."""
+    version = int(conn.execute("pragma user_version").fetchone()[0])
+    if version > VERSION:
+        raise Misconfigured(
+            f"the store has schema version {version}, this edged knows {VERSION}",
+            code="newer_schema",
+            hint="install the edged that last ran here, or a newer one",
+        )
+    return version
+
+
+def migrate(conn: sqlite3.Connection) -> None:
+    """Bring the database up to VERSION. `conn` must be in autocommit mode with no transaction open."""
+    if version_of(conn) == VERSION:
+        return
+    # sqlite-utils takes 0.4 s to import: only whoever makes or upgrades a store pays for it.
+    from sqlite_utils import Database, Migrations
+
+    steps = Migrations("edged")
+
+    @steps(name="0001_first")
+    def first(db: Database) -> None:
+        db.executescript(resources.files("edged.storage").joinpath("schema.sql").read_text(encoding="utf-8"))
+
+    conn.execute("begin immediate")  # a second process waits here and then finds nothing left to do
+    try:
+        if version_of(conn) < VERSION:
+            steps.apply(Database(conn, execute_plugins=False))
+            conn.execute(f"pragma user_version = {VERSION}")
+        conn.execute("commit")
+    except BaseException:
+        if conn.in_transaction:
+            conn.execute("rollback")
+        raise

@@ -1,0 +1,237 @@
+"""The open store: one SQLite connection, one lock, the seal. Each noun's functions take it as their first argument.
+
+Guarantees: a transaction that ended without an error survives a power cut (WAL, synchronous=FULL); several processes may
+have the store open; threads of one process share it through one lock. Does not guarantee that a reader sees two
+statements of the same moment unless both stand in one `transaction`.
+
+A busy database is Unavailable, a full disk Unavailable("disk_full"), a damaged one Corrupt, one made by a newer edged
+Misconfigured.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from edged.clock import Clock
+from edged.errors import Corrupt, Misconfigured, Unavailable
+from edged.storage import durable, schema
+from edged.storage.seal import Seal
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+BUSY_S = 10.0
+
+Params = Sequence[Any] | Mapping[str, Any]
+
+
+class Store:
+    """The store of one box. Open it with `Store.open`; close it, or use it as a context manager."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        conn: sqlite3.Connection,
+        seal: Seal | None,
+        clock: Clock,
+        *,
+        readonly: bool,
+        min_free: int,
+    ) -> None:
+        self.data_dir = data_dir
+        self.clock = clock
+        self.readonly = readonly
+        self.min_free = min_free  # bytes of the disk that new pictures may not take
+        self._seal = seal
+        self._conn = conn
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._db: Database | None = None
+
+    @classmethod
+    def open(
+        cls,
+        data_dir: Path,
+        *,
+        clock: Clock,
+        site_key: bytes | None,
+        readonly: bool = False,
+        min_free: int = 0,
+        busy_s: float = BUSY_S,
+    ) -> Store:
+        """Open the store under `data_dir`, making or upgrading it unless `readonly`.
+
+        `site_key` is 32 bytes (`seal.read_key`); without it pictures can be neither sealed nor unsealed, all else works.
+        `min_free` bytes of the disk are kept from new pictures. `busy_s`: how long to wait for another writer.
+        """
+        data_dir = Path(data_dir)
+        path = data_dir / "edged.db"
+        seal = Seal(site_key) if site_key is not None else None
+        if readonly:
+            if not path.is_file():
+                raise Misconfigured(f"no store at {path}", code="no_store", hint="edged init makes one")
+        else:
+            _make_dirs(data_dir)
+        with explained(path):
+            conn = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}",
+                uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False,
+            )  # fmt: skip
+        store = cls(data_dir, conn, seal, clock, readonly=readonly, min_free=min_free)
+        try:
+            with explained(path):
+                _prepare(conn, readonly)
+            if seal is not None:
+                seal.check_site_key(store)
+        except BaseException:
+            conn.close()
+            raise
+        return store
+
+    @property
+    def seal(self) -> Seal:
+        """The seal; raises Misconfigured when the store was opened without the site key."""
+        if self._seal is None:
+            raise Misconfigured("the store was opened without the site key: pictures stay sealed", code="no_key")
+        return self._seal
+
+    @property
+    def has_key(self) -> bool:
+        return self._seal is not None
+
+    @property
+    def objects_dir(self) -> Path:
+        return self.data_dir / "objects"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.data_dir / "models"
+
+    @property
+    def db(self) -> Database:
+        """The same connection as a sqlite-utils Database, for queries; write only inside `transaction`."""
+        if self._db is None:
+            from sqlite_utils import Database
+
+            self._db = Database(self._conn, execute_plugins=False)
+        return self._db
+
+    @contextmanager
+    def transaction(self) -> Iterator[Store]:
+        """Everything inside happens or nothing does; durable when the outermost one ends. An inner one is a savepoint."""
+        with self._lock:
+            name = f"inner_{self._depth}"
+            outer = self._depth == 0
+            self._run("begin immediate" if outer else f"savepoint {name}")
+            self._depth += 1
+            try:
+                yield self
+                self._run("commit" if outer else f"release {name}")
+            except BaseException:
+                if self._conn.in_transaction:  # SQLite may have rolled back by itself (disk full)
+                    if outer:
+                        self._conn.execute("rollback")
+                    else:
+                        self._conn.execute(f"rollback to {name}")
+                        self._conn.execute(f"release {name}")
+                raise
+            finally:
+                self._depth -= 1
+
+    def execute(self, sql: str, params: Params = ()) -> int:
+        """Run one statement (its own durable transaction unless inside one); returns the number of rows changed."""
+        with self._lock:
+            return self._run(sql, params).rowcount
+
+    def insert(self, sql: str, params: Params = ()) -> int:
+        """As `execute`, for an insert into a table with an integer key; returns the new key."""
+        with self._lock:
+            return self._run(sql, params).lastrowid or 0
+
+    def execute_many(self, sql: str, params: Iterable[Params]) -> None:
+        with self._lock, explained(self.data_dir / "edged.db"):
+            self._conn.executemany(sql, params)
+
+    def rows(self, sql: str, params: Params = ()) -> list[sqlite3.Row]:
+        """All rows of a query; columns by name or by place."""
+        with self._lock, explained(self.data_dir / "edged.db"):
+            return self._conn.execute(sql, params).fetchall()
+
+    def row(self, sql: str, params: Params = ()) -> sqlite3.Row | None:
+        """The first row of a query, or None."""
+        with self._lock, explained(self.data_dir / "edged.db"):
+            found: sqlite3.Row | None = self._conn.execute(sql, params).fetchone()
+            return found
+
+    def value(self, sql: str, params: Params = ()) -> Any:
+        """The first column of the first row, or None."""
+        found = self.row(sql, params)
+        return None if found is None else found[0]
+
+    def close(self) -> None:
+        with self._lock, explained(self.data_dir / "edged.db"):
+            self._conn.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, sql: str, params: Params = ()) -> sqlite3.Cursor:
+        with explained(self.data_dir / "edged.db"):
+            return self._conn.execute(sql, params)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Rename SQLite's errors into edged's families. Broken constraints pass: they are bugs."""
+    try:
+        yield
+    except sqlite3.DatabaseError as e:
+        code = (getattr(e, "sqlite_errorcode", None) or 0) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise Unavailable(f"{path} is busy: another process is writing", code="busy") from e
+        if code == sqlite3.SQLITE_FULL:
+            raise Unavailable(f"disk full: {path}", code="disk_full", hint="free space on the disk") from e
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise Corrupt(f"{path} is damaged: {e}", hint="stop edged and restore a backup") from e
+        if code == sqlite3.SQLITE_IOERR:
+            raise Corrupt(f"the disk failed under {path}: {e}", code="disk_failed", hint="look at dmesg") from e
+        if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+            raise Misconfigured(f"{path}: {e}", hint="the store must belong to the user edged runs as") from e
+        raise
+
+
+def _make_dirs(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("objects", "models"):
+            durable.make_dir(data_dir / name)
+        # Before SQLite does: its files (WAL, shared memory) copy the mode of the database.
+        os.close(os.open(data_dir / "edged.db", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as e:
+        raise durable.renamed(e, data_dir) from e
+
+
+def _prepare(conn: sqlite3.Connection, readonly: bool) -> None:
+    if readonly:
+        if schema.version_of(conn) != schema.VERSION:
+            raise Misconfigured(
+                "the store is of an older schema", code="older_schema", hint="start edged once to upgrade it"
+            )
+        conn.execute("pragma query_only = on")
+    else:
+        if conn.execute("pragma journal_mode").fetchone()[0] != "wal":
+            conn.execute("pragma journal_mode = wal")
+        conn.execute("pragma synchronous = full")
+        conn.execute("pragma secure_delete = on")  # a destroyed key leaves no copy in a free page
+        schema.migrate(conn)
+    conn.execute("pragma foreign_keys = on")
+    conn.row_factory = sqlite3.Row
