@@ -1,8 +1,8 @@
 """The audit log: every privileged act, in a hash chain. hash = sha256(prev || canonical JSON of the row).
 
-Guarantees: `verify` notices any edited, deleted, inserted or reordered row; cut-off newest rows only when it is given the
-`head` that was published outside. Does not guarantee that somebody who can write the database cannot make a new chain.
-Details must not hold personal data: the log outlives erasure.
+Guarantees: `verify` notices any edited, deleted, inserted or reordered row; cut-off newest rows only when it is given
+the `head` that was published outside. Does not guarantee that somebody who can write the database cannot make a new
+chain. Details must not hold personal data: the log outlives erasure.
 """
 
 from __future__ import annotations
@@ -66,8 +66,9 @@ def rows(store: Store, limit: int = 100) -> list[Entry]:
 
 
 def verify(store: Store, published: Head | None = None) -> int:
-    """Walk the chain; returns the number of rows. Raises Corrupt at the first row that does not fit, or if the chain does
-    not contain `published`, a head seen earlier outside."""
+    """Walk the chain; returns the number of rows. Raises Corrupt at the first row that does not fit, or if the chain
+    does not contain `published`, a head seen earlier outside.
+    """
     return verify_chain((Entry(*r) for r in store.rows(f"{_SELECT} order by n")), published)
 
 

@@ -31,8 +31,8 @@ def seen(store: Store, camera: str, now: float | None = None, *, stored: bool = 
     """Any message came; `stored`: it was a frame that is now kept. The clock never turns a time back."""
     at = store.clock.now() if now is None else now
     store.execute(
-        "insert into camera (id, first_seen, last_seen, last_frame) values (?1, ?2, ?2, ?3) on conflict (id) do update set"
-        " last_seen = max(last_seen, ?2), last_frame = coalesce(max(last_frame, ?3), ?3, last_frame)",
+        "insert into camera (id, first_seen, last_seen, last_frame) values (?1, ?2, ?2, ?3) on conflict (id) do update"
+        " set last_seen = max(last_seen, ?2), last_frame = coalesce(max(last_frame, ?3), ?3, last_frame)",
         (camera, at, at if stored else None),
     )
 

@@ -13,7 +13,7 @@ from edged.storage.store import Store
 
 @dataclass(frozen=True)
 class Candidate:
-    """One row; `parent` sha256 it was started from ("" = none), `recipe` architecture, seed, epochs, steps, input_px."""
+    """One row; `parent` sha256 it was started from or "", `recipe` architecture, seed, epochs, steps, input_px."""
 
     id: int
     cycle: int
@@ -45,7 +45,8 @@ def add(
         if known is not None:
             return int(known)
         return store.insert(
-            "insert into candidate (cycle, name, sha256, size, parent, snapshot, recipe, created) values (?, ?, ?, ?, ?, ?, ?, ?)",
+            "insert into candidate (cycle, name, sha256, size, parent, snapshot, recipe, created)"
+            " values (?, ?, ?, ?, ?, ?, ?, ?)",
             (cycle, name, sha256, size, parent, snapshot, json.dumps(dict(recipe)), store.clock.now()),
         )
 

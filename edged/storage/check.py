@@ -1,7 +1,7 @@
 """The fsck of exactly the invariants in docs/storage.md. It changes nothing.
 
-Guarantees: an empty list means that every numbered invariant held while it looked. Run on a store that is being written it
-may report an object of the frame that is just arriving; `edged db check` says so.
+Guarantees: an empty list means that every numbered invariant held while it looked. Run on a store that is being written
+it may report an object of the frame that is just arriving; `edged db check` says so.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edged.errors import Corrupt, EdgedError, Refused
-from edged.storage import audit, durable, models, objects, seal, snapshots
+from edged.storage import audit, disk, models, objects, seal, snapshots
 from edged.storage.store import Store
 
 
@@ -25,7 +25,9 @@ class Finding:
 
 
 def check(store: Store, published: audit.Head | None = None) -> list[Finding]:
-    """Walk the whole store; opens every object when the store has the site key. `published`: an audit head seen outside."""
+    """Walk the whole store; opens every object when the store has the site key. `published`: an audit head seen
+    outside.
+    """
     found: list[Finding] = []
     for look in (_database, _objects, _samples, _keys, _snapshots, _models):
         found += look(store)
@@ -47,7 +49,7 @@ def _database(store: Store) -> Iterator[Finding]:
 def _objects(store: Store) -> Iterator[Finding]:
     rows = {r["id"]: r for r in store.rows("select id, kind, camera, key_id, size, sha256 from object")}
     for path in objects.files(store):
-        if path.name.startswith(durable.TEMP):
+        if path.name.startswith(disk.TEMP):
             yield Finding("temporary", path.name, f"{path} was left by a crash: a restart removes it")
         elif path.name not in rows:
             yield Finding("orphan", path.name, f"{path} has no row: a restart removes it")

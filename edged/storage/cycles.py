@@ -1,4 +1,6 @@
-"""Cycles and their stage ladder. A finished stage keeps its outcome and is never run again: that is how a cycle resumes."""
+"""Cycles and their stage ladder. A finished stage keeps its outcome and is never run again: that is how a cycle
+resumes.
+"""
 
 from __future__ import annotations
 
@@ -76,14 +78,16 @@ def stage_progress(
 ) -> None:
     """Note how far a running stage is; `detail` None keeps the facts as they were."""
     store.execute(
-        "update stage set progress = ?, eta_s = ?, detail = coalesce(?, detail) where cycle = ? and name = ? and ended is null",
+        "update stage set progress = ?, eta_s = ?, detail = coalesce(?, detail) where cycle = ? and name = ?"
+        " and ended is null",
         (min(max(progress, 0.0), 1.0), eta_s, None if detail is None else json.dumps(dict(detail)), cycle, name),
     )
 
 
 def stage_finish(store: Store, cycle: int, name: str, outcome: Mapping[str, Any]) -> None:
     store.execute(
-        "update stage set progress = 1, eta_s = 0, ended = ?, detail = ? where cycle = ? and name = ? and ended is null",
+        "update stage set progress = 1, eta_s = 0, ended = ?, detail = ? where cycle = ? and name = ?"
+        " and ended is null",
         (store.clock.now(), json.dumps(dict(outcome)), cycle, name),
     )
 

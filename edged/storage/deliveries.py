@@ -1,4 +1,4 @@
-"""Deliveries: one release on one camera, in the words of AWS IoT Jobs. The store keeps them; rollout.py decides them."""
+"""Deliveries: one release on one camera, in the words of AWS IoT Jobs. Decided by publish/rollout.py."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def upsert(
 ) -> None:
     """Write the delivery as it is now; `offered` None keeps the time that is there. The camera must have been seen."""
     store.execute(
-        "insert into delivery (release, camera, status, progress, detail, offered, updated) values (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+        "insert into delivery (release, camera, status, progress, detail, offered, updated)"
+        " values (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
         " on conflict (release, camera) do update set status = ?3, progress = ?4, detail = ?5,"
         " offered = coalesce(?6, offered), updated = ?7",
         (release, camera, status, progress, detail, offered, store.clock.now()),

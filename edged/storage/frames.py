@@ -1,9 +1,9 @@
 """Frames: answered once, for good.
 
-Guarantees: when `add` or `settle` returns, the answer survives a power cut, and every later call for the same camera, id
-and bytes gives the same receipt and adds nothing. The frame, its samples and its camera are one transaction. An id that
-comes back with other bytes is Refused("id_reused"). Does not guarantee that the picture stays: retention and erasure take
-pictures, never rows.
+Guarantees: when `add` or `settle` returns, the answer survives a power cut, and every later call for the same camera,
+id and bytes gives the same receipt and adds nothing. The frame, its samples and its camera are one transaction. An id
+that comes back with other bytes is Refused("id_reused"). Does not guarantee that the picture stays: retention and
+erasure take pictures, never rows.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ def _insert(
     if scrubbed is not None:
         scrub = msgspec.json.encode({"regions": dict(scrubbed.regions), "ms": dict(scrubbed.ms)}).decode()
     store.execute(
-        "insert into frame (id, camera, kind, sha256, seq, boot, ts, received, width, height, model, status, detail, object,"
-        " scrub) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "insert into frame (id, camera, kind, sha256, seq, boot, ts, received, width, height, model, status, detail,"
+        " object, scrub) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (header.id, frame.camera, frame.kind, digest, header.seq, header.boot, header.ts, received, header.w, header.h,
          header.model, status, detail, made[0].id if made else None, scrub),
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """Labels, kept apart by source for ever: human, teacher, camera. Nothing is overwritten; undo sets a time.
 
 The class "" means "cannot say / bad crop": it takes the sample out of the queue and out of every training set.
-Guarantees: `effective` and `accuracy` count, of each source, the newest label that was not undone. Does not guarantee that
-a class is one of the task's: the page and the importer check that (the store does not know the task).
+Guarantees: `effective` and `accuracy` count, of each source, the newest label that was not undone. Does not guarantee
+that a class is one of the task's: the page and the importer check that (the store does not know the task).
 """
 
 from __future__ import annotations
@@ -84,8 +84,9 @@ def of(store: Store, sample_id: str) -> list[Label]:
 
 
 def effective(store: Store, sources: Sequence[str] = ("human",)) -> list[tuple[Sample, str]]:
-    """The class of every sample that has one, by camera time. Of several sources the one named first wins; "cannot say" of
-    the winning source takes the sample out."""
+    """The class of every sample that has one, by camera time. Of several sources the one named first wins; "cannot say"
+    of the winning source takes the sample out.
+    """
     chosen: dict[str, tuple[Sample, str]] = {}
     for source in sources:
         _check_source(source)
@@ -114,9 +115,9 @@ def accuracy(store: Store, camera: str | None, since: float, until: float, model
     `camera` None = all. `model` restricts it to predictions of one model (sha256).
     """
     row = store.row(
-        "select coalesce(sum(l.class = s.predicted), 0), count(*) from label l join sample s on s.id = l.sample where l.id in"
-        " (select max(id) from label where source = 'human' and undone is null group by sample) and l.class <> ''"
-        " and s.predicted <> '' and s.received >= ?2 and s.received < ?3 and (?1 is null or s.camera = ?1)"
+        "select coalesce(sum(l.class = s.predicted), 0), count(*) from label l join sample s on s.id = l.sample"
+        " where l.id in (select max(id) from label where source = 'human' and undone is null group by sample)"
+        " and l.class <> '' and s.predicted <> '' and s.received >= ?2 and s.received < ?3 and (?1 is null or s.camera = ?1)"
         " and (?4 is null or s.model = ?4)",
         (camera, since, until, model),
     )
@@ -134,11 +135,11 @@ def queue(store: Store, limit: int, seed: int = 0, gap_s: float = 2.0) -> list[S
 
 
 def choose(candidates: Sequence[Sample], limit: int, seed: int, gap_s: float) -> list[Sample]:
-    """Pick `limit` samples; pure. Of ten places one is drawn blindly, the others take turns between the smallest margin and
-    an even spread over cameras and time.
+    """Pick `limit` samples; pure. Of ten places one is drawn blindly, the others take turns between the smallest margin
+    and an even spread over cameras and time.
 
-    Two samples of one camera less than `gap_s` seconds of camera time apart are near-duplicates: the second is taken only
-    when nothing else is left.
+    Two samples of one camera less than `gap_s` seconds of camera time apart are near-duplicates: the second is taken
+    only when nothing else is left.
     """
     rng = random.Random(seed)
     ordered = sorted(candidates, key=lambda s: s.id)

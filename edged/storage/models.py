@@ -1,7 +1,7 @@
 """Model files: models/<sha256>.onnx, and <sha256>.safetensors for weights. The name is the hash of the content.
 
-Guarantees: a file appears whole and durable; `model_path` has read and hashed the file it names. Does not guarantee that it
-stays the same after that: whoever must be sure reads with `read_model` and uses those bytes.
+Guarantees: a file appears whole and durable; `model_path` has read and hashed the file it names. Does not guarantee
+that it stays the same after that: whoever must be sure reads with `read_model` and uses those bytes.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import hashlib
 import re
 from pathlib import Path
 
+from edged import durable
 from edged.errors import EXIT_NOT_FOUND, Corrupt, Refused
-from edged.storage import durable
+from edged.storage import disk
 from edged.storage.store import Store
 
 MAX_BYTES = 1 << 30
@@ -20,7 +21,9 @@ _SUFFIXES = (".onnx", ".safetensors")
 
 
 def put_model(store: Store, model: bytes | Path, suffix: str = ".onnx") -> str:
-    """Put a model file; returns its sha256. Putting it again changes nothing. Works on a readonly store: no row is made."""
+    """Put a model file; returns its sha256. Putting it again changes nothing. Works on a readonly store: no row is
+    made.
+    """
     if isinstance(model, Path):
         size = model.stat().st_size
         if size > MAX_BYTES:
@@ -29,8 +32,11 @@ def put_model(store: Store, model: bytes | Path, suffix: str = ".onnx") -> str:
     sha256 = hashlib.sha256(model).hexdigest()
     path = _path(store, sha256, suffix)
     if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        durable.make_dir(store.models_dir)
-        durable.write_all(store.models_dir, [(path.name, model)])
+        try:
+            store.models_dir.mkdir(mode=0o700, exist_ok=True)
+            durable.write(path, model, mode=0o600)
+        except OSError as e:
+            raise disk.renamed(e, path) from e
     return sha256
 
 
@@ -48,7 +54,7 @@ def read_model(store: Store, sha256: str, suffix: str = ".onnx") -> bytes:
     except FileNotFoundError as e:
         raise Refused(f"no model file {path.name}", code="not_found", exit_code=EXIT_NOT_FOUND) from e
     except OSError as e:
-        raise durable.renamed(e, path) from e
+        raise disk.renamed(e, path) from e
     if hashlib.sha256(content).hexdigest() != sha256:
         raise Corrupt(f"model file {path} does not hash to its name", code="model_changed")
     return content

@@ -1,8 +1,9 @@
 """Sealed files on disk: objects/<first two of id>/<id>.
 
-Guarantees: a row of `object` is committed only after its file is durable, and a file is removed only after its row is gone;
-so after a crash there may be files without a row (`recover` removes them), never a row without its file. Ids are random
-and never used twice. Does not guarantee anything about a file that somebody else edits: `read` and `check` notice.
+Guarantees: a row of `object` is committed only after its file is durable, and a file is removed only after its row is
+gone; so after a crash there may be files without a row (`recover` removes them), never a row without its file. Ids are
+random and never used twice. Does not guarantee anything about a file that somebody else edits: `read` and `check`
+notice.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from edged.clock import day
 from edged.errors import Corrupt, Refused
-from edged.storage import audit, durable, seal
+from edged.storage import audit, disk, seal
 from edged.storage.store import Store
 
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -60,11 +61,11 @@ def writing(store: Store) -> Iterator[None]:
 
 
 def write(store: Store, camera: str, received: float, contents: Sequence[tuple[str, bytes]]) -> list[Sealed]:
-    """Seal `contents` (kind, bytes) into durable files. All share one directory: one directory sync for a whole frame."""
+    """Seal `contents` (kind, bytes) into durable files, all in one directory: one directory sync for a whole frame."""
     key = store.seal.key_for(store, camera, day(received))
     prefix = secrets.token_hex(1)
     directory = store.objects_dir / prefix
-    durable.make_dir(directory)
+    disk.make_dir(directory)
     made: list[Sealed] = []
     files: list[tuple[str, bytes]] = []
     for kind, content in contents:
@@ -72,7 +73,7 @@ def write(store: Store, camera: str, received: float, contents: Sequence[tuple[s
         body = seal.seal(key, content, id=object_id, camera=camera, kind=kind)
         made.append(Sealed(object_id, kind, camera, key.id, len(body), hashlib.sha256(body).hexdigest(), received))
         files.append((object_id, body))
-    durable.write_all(directory, files)
+    disk.write_all(directory, files)
     return made
 
 
@@ -89,11 +90,13 @@ def record(store: Store, made: Iterable[Sealed]) -> None:
 
 def discard(store: Store, made: Iterable[Sealed]) -> None:
     """Remove files that got no row."""
-    durable.remove(path_of(store, m.id) for m in made)
+    disk.remove(path_of(store, m.id) for m in made)
 
 
 def read(store: Store, object_id: str) -> bytes:
-    """The unsealed content. Raises Refused if retention or erasure took it, Corrupt if damaged, Misconfigured without key."""
+    """The unsealed content. Raises Refused if retention or erasure took it, Corrupt if damaged, Misconfigured without
+    key.
+    """
     row = store.row("select camera, kind, key_id from object where id = ?", (object_id,))
     if row is None:
         raise Refused(f"object {object_id} is gone", code="gone")
@@ -107,7 +110,7 @@ def read(store: Store, object_id: str) -> bytes:
             raise
         raise Corrupt(f"object {object_id} has a row but no file", code="lost_object") from e
     except OSError as e:
-        raise durable.renamed(e, path_of(store, object_id)) from e
+        raise disk.renamed(e, path_of(store, object_id)) from e
     return seal.unseal(key, sealed, id=object_id, camera=row["camera"], kind=row["kind"])
 
 
@@ -120,11 +123,12 @@ def forget(store: Store, object_ids: Sequence[str]) -> None:
 
 
 def remove_files(store: Store, object_ids: Iterable[str]) -> int:
-    return durable.remove(path_of(store, i) for i in object_ids)
+    return disk.remove(path_of(store, i) for i in object_ids)
 
 
 def erase(store: Store, camera: str, day: str, *, actor: str) -> int:
-    """Destroy the data keys of one camera and UTC day (YYYY-MM-DD) and everything they sealed; returns how many objects.
+    """Destroy the data keys of one camera and UTC day (YYYY-MM-DD) and everything they sealed; returns how many
+    objects.
 
     Rows of frames, samples and labels stay (they hold no picture). The act is in the audit log.
     """
@@ -156,13 +160,13 @@ def recover(store: Store) -> Recovered:
     with _flock(store, fcntl.LOCK_EX):
         known = {r[0] for r in store.rows("select id from object")}
         for path in files(store):
-            if path.name.startswith(durable.TEMP):
+            if path.name.startswith(disk.TEMP):
                 temps.append(path)
             elif _ID.fullmatch(path.name) and path.name not in known:
                 orphans.append(path)
-        temps += [p for p in store.models_dir.glob(f"{durable.TEMP}*") if p.is_file()]
-        durable.remove(temps)
-        durable.remove(orphans)
+        temps += [p for p in store.models_dir.glob(f"{disk.TEMP}*") if p.is_file()]
+        disk.remove(temps)
+        disk.remove(orphans)
     return Recovered(len(temps), len(orphans))
 
 
@@ -180,7 +184,7 @@ _LOCK = ".lock"
 
 @contextmanager
 def _flock(store: Store, how: int) -> Iterator[None]:
-    # A file description of its own each time: flock is per description, so threads sharing one would release each other.
+    # A file description of its own each time: threads that share one would release each other's lock.
     fd = os.open(store.objects_dir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, how)

@@ -13,7 +13,7 @@ Kind = Literal["metrics", "labels", "scrubbed_crops", "models"]
 
 @dataclass(frozen=True)
 class Parcel:
-    """One row. `source`: "inline" (then `body`), "object:<id>" or "model:<sha256>"; `size` in bytes of plain content."""
+    """One row. `source`: "inline" (then `body`), "object:<id>" or "model:<sha256>"; `size` bytes of plain content."""
 
     id: int
     kind: Kind
@@ -51,7 +51,8 @@ def mark(
     """Note the outcome of one try; "queued" = it failed, try again later. A sent parcel drops its body."""
     store.execute(
         "update outbox set state = ?1, tries = tries + 1, etag = ?2, detail = ?3,"
-        " sent = case when ?1 = 'sent' then ?4 else sent end, body = case when ?1 = 'sent' then null else body end where id = ?5",
+        " sent = case when ?1 = 'sent' then ?4 else sent end, body = case when ?1 = 'sent' then null else body end"
+        " where id = ?5",
         (state, etag, detail, store.clock.now(), parcel_id),
     )
 

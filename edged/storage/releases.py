@@ -51,7 +51,9 @@ def add(
     classes: Sequence[str],
     detail: str = "",
 ) -> int:
-    """Record a signed release as rolling; returns its number. Raises Refused("old_number") unless it is the largest so far."""
+    """Record a signed release as rolling; returns its number. Raises Refused("old_number") unless it is the largest so
+    far.
+    """
     with store.transaction():
         if number < next_number(store):
             raise Refused(f"release number {number} is not larger than the last", code="old_number")

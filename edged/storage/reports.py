@@ -1,4 +1,4 @@
-"""Reports: numbers measured under one device's limits. The store keeps the document; retrain.trial knows what is in it."""
+"""Reports: numbers measured under one device's limits. What stands in one is retrain.trial's business."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Retention: pictures go, rows stay. By age and by total size, oldest first, labelled and held-out crops last.
 
-Guarantees: age is counted by the box's receive time, so a camera cannot dodge it; one run takes at most `max_share` of all
-objects, so a clock that jumps ten years cannot empty the store in one go; a crop with a human label goes only for lack of
-space, a held-out one last of all; what is waiting in the outbox stays. Does not guarantee that one run is enough: `Thinned.more`
-says that it was not, and the daemon runs it again on its schedule and raises the alarm.
+Guarantees: age is counted by the box's receive time, so a camera cannot dodge it; one run takes at most `max_share` of
+all objects, so a clock that jumps ten years cannot empty the store in one go; a crop with a human label goes only for
+lack of space, a held-out one last of all; what is waiting in the outbox stays. Does not guarantee that one run is
+enough: `Thinned.more` says that it was not, and the daemon runs it again on its schedule and raises the alarm.
 """
 
 from __future__ import annotations

@@ -12,8 +12,10 @@ from edged.storage.store import Store
 
 @dataclass(frozen=True)
 class Sample:
-    """One region. `ts` is the camera's capture time, `received` the box's; seconds since 1970. x, y, w, h in pixels of the
-    frame. `predicted` is the camera's class ("" = none), `score` and `margin` 0..1. `object` None: the crop is gone."""
+    """One region. `ts` is the camera's capture time, `received` the box's; seconds since 1970. x, y, w, h in pixels of
+    the frame. `predicted` is the camera's class ("" = none), `score` and `margin` 0..1. `object` None: the crop is
+    gone.
+    """
 
     id: str
     camera: str
@@ -61,8 +63,8 @@ def crop(store: Store, sample_id: str) -> bytes:
 def unlabelled(store: Store, camera: str | None = None, limit: int = 100) -> list[Sample]:
     """Samples with a picture and without a human label, newest first."""
     rows = store.rows(
-        f"select {COLUMNS} from sample s where s.object is not null and (?1 is null or s.camera = ?1) and {WITHOUT_HUMAN}"
-        " order by s.received desc, s.id limit ?2",
+        f"select {COLUMNS} from sample s where s.object is not null and (?1 is null or s.camera = ?1)"
+        f" and {WITHOUT_HUMAN} order by s.received desc, s.id limit ?2",
         (camera, limit),
     )
     return [of(r) for r in rows]

@@ -1,9 +1,9 @@
 """Sealing: AES-256-GCM, a data key per camera and UTC day of receipt, wrapped by the site key.
 
-Guarantees: what opens is what was sealed under that very id, camera, kind and data key: a swapped, renamed, shortened or
-damaged object is Corrupt. Without the site key nothing opens; once a data key is destroyed nothing it sealed opens again,
-in this store or in a backup of its objects. Does not guarantee: anything against someone who holds the site key and a
-backup of the catalogue taken before the destruction.
+Guarantees: what opens is what was sealed under that very id, camera, kind and data key: a swapped, renamed, shortened
+or damaged object is Corrupt. Without the site key nothing opens; once a data key is destroyed nothing it sealed opens
+again, in this store or in a backup of its objects. Does not guarantee: anything against someone who holds the site key
+and a backup of the catalogue taken before the destruction.
 
 Nonces are random, 96 bits: a data key would have to seal 2^32 objects before NIST SP 800-38D section 8.3 objects; four
 regions at 30 frames/s are 13 million a day.
@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from edged import durable
 from edged.errors import Corrupt, Misconfigured, Unavailable
-from edged.storage import durable
 
 if TYPE_CHECKING:
     from edged.storage.store import Store
@@ -42,7 +42,7 @@ def make_key(path: Path) -> bytes:
     key = secrets.token_bytes(KEY_BYTES)
     line = f"{_FILE_WORD} {key.hex()} {_checksum(key)}\n"
     try:
-        durable.write_new(path, line.encode())
+        durable.write(path, line.encode(), mode=0o600, replace=False)
     except FileExistsError as e:
         raise Misconfigured(
             f"{path} exists: a new key would make everything sealed with it unreadable",
@@ -93,8 +93,8 @@ class Seal:
             raise Misconfigured(f"a site key has {KEY_BYTES} bytes, not {len(site_key)}", code="bad_key")
         self._site = AESGCM(site_key)
         self._mark = hashlib.sha256(b"edged site key\0" + site_key).digest()[:8]
-        self._open: dict[str, AESGCM] = {}
-        self._of_day: dict[tuple[str, str], str] = {}
+        self._open: dict[str, DataKey] = {}
+        self._of_day: dict[tuple[str, str], DataKey] = {}
 
     def check_site_key(self, store: Store) -> None:
         """Raises Misconfigured if the store's newest data key was wrapped by another site key."""
@@ -108,7 +108,7 @@ class Seal:
         """The data key for what this camera sends on this day; made, durably, when it is the first."""
         known = self._of_day.get((camera, day))
         if known is not None:
-            return DataKey(known, self._open[known])
+            return known
         with store.transaction():
             row = store.row(
                 "select id, wrapped from data_key where camera = ? and day = ? and destroyed is null", (camera, day)
@@ -122,9 +122,9 @@ class Seal:
                 cipher = AESGCM(key)
             else:
                 key_id, cipher = row["id"], self._unwrap(bytes(row["wrapped"]), row["id"], camera, day)
-        self._open[key_id] = cipher
-        self._of_day[(camera, day)] = key_id
-        return DataKey(key_id, cipher)
+        made = DataKey(key_id, cipher)
+        self._open[key_id] = self._of_day[(camera, day)] = made
+        return made
 
     def key_of(self, store: Store, key_id: str) -> DataKey:
         """The data key of that id; raises Corrupt when it is gone or does not open."""
@@ -132,11 +132,11 @@ class Seal:
         if row is None or row["wrapped"] is None:
             self.forget(key_id)
             raise Corrupt(f"data key {key_id} is gone", code="key_destroyed")
-        cipher = self._open.get(key_id)
-        if cipher is None:
-            cipher = self._unwrap(bytes(row["wrapped"]), key_id, row["camera"], row["day"])
-            self._open[key_id] = cipher
-        return DataKey(key_id, cipher)
+        known = self._open.get(key_id)
+        if known is None:
+            known = DataKey(key_id, self._unwrap(bytes(row["wrapped"]), key_id, row["camera"], row["day"]))
+            self._open[key_id] = known
+        return known
 
     def require_live(self, store: Store, key_id: str) -> None:
         """Inside the transaction that records objects: raises Unavailable if another process destroyed their key."""
@@ -146,7 +146,7 @@ class Seal:
 
     def forget(self, key_id: str) -> None:
         self._open.pop(key_id, None)
-        for of_day in [k for k, v in list(self._of_day.items()) if v == key_id]:
+        for of_day in [k for k, v in list(self._of_day.items()) if v.id == key_id]:
             self._of_day.pop(of_day, None)
 
     def _wrap(self, key: bytes, key_id: str, camera: str, day: str) -> bytes:

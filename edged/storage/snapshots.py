@@ -1,11 +1,11 @@
 """Snapshots: a frozen list of sample ids with their split.
 
-Guarantees of `build`: a block of `block_s` seconds of one camera's time lies wholly in one of train, tune and holdout, so
-that neighbouring frames never stand on both sides; the holdout depends only on camera, block, `holdout_ratio` and
+Guarantees of `build`: a block of `block_s` seconds of one camera's time lies wholly in one of train, tune and holdout,
+so that neighbouring frames never stand on both sides; the holdout depends only on camera, block, `holdout_ratio` and
 `block_s`, so a block once held out stays held out in later snapshots, whatever labels or cameras come in between (pass
-`held` to keep that even when the ratio or the block length was changed); only human labels enter tune and holdout. Of every
-N consecutive blocks (holdout_ratio = k/N) exactly k are held out, drawn by hash: evenly spread, bound to no time of day.
-Does not guarantee that any set is non-empty: one block of time cannot be split, and the gate then says so.
+`held` to keep that even when the ratio or the block length was changed); only human labels enter tune and holdout. Of
+every N consecutive blocks (holdout_ratio = k/N) exactly k are held out, drawn by hash: evenly spread, bound to no time
+of day. Does not guarantee that any set is non-empty: one block of time cannot be split, and the gate then says so.
 
 Guarantee of the store: the id is the hash of the body; `get` of a changed body is Corrupt.
 """

@@ -1,7 +1,7 @@
 """The open store: one SQLite connection, one lock, the seal. Each noun's functions take it as their first argument.
 
-Guarantees: a transaction that ended without an error survives a power cut (WAL, synchronous=FULL); several processes may
-have the store open; threads of one process share it through one lock. Does not guarantee that a reader sees two
+Guarantees: a transaction that ended without an error survives a power cut (WAL, synchronous=FULL); several processes
+may have the store open; threads of one process share it through one lock. Does not guarantee that a reader sees two
 statements of the same moment unless both stand in one `transaction`.
 
 A busy database is Unavailable, a full disk Unavailable("disk_full"), a damaged one Corrupt, one made by a newer edged
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from edged.clock import Clock
 from edged.errors import Corrupt, Misconfigured, Unavailable
-from edged.storage import durable, schema
+from edged.storage import disk, schema
 from edged.storage.seal import Seal
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ class Store:
     ) -> Store:
         """Open the store under `data_dir`, making or upgrading it unless `readonly`.
 
-        `site_key` is 32 bytes (`seal.read_key`); without it pictures can be neither sealed nor unsealed, all else works.
-        `min_free` bytes of the disk are kept from new pictures. `busy_s`: how long to wait for another writer.
+        `site_key` is 32 bytes (`seal.read_key`); without it pictures can be neither sealed nor unsealed, all else
+        works. `min_free` bytes of the disk are kept from new pictures. `busy_s`: how long to wait for another writer.
         """
         data_dir = Path(data_dir)
         path = data_dir / "edged.db"
@@ -124,7 +124,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[Store]:
-        """Everything inside happens or nothing does; durable when the outermost one ends. An inner one is a savepoint."""
+        """All inside happens or nothing does; durable when the outermost one ends. An inner one is a savepoint."""
         with self._lock:
             name = f"inner_{self._depth}"
             outer = self._depth == 0
@@ -213,11 +213,11 @@ def _make_dirs(data_dir: Path) -> None:
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("objects", "models"):
-            durable.make_dir(data_dir / name)
+            disk.make_dir(data_dir / name)
         # Before SQLite does: its files (WAL, shared memory) copy the mode of the database.
         os.close(os.open(data_dir / "edged.db", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as e:
-        raise durable.renamed(e, data_dir) from e
+        raise disk.renamed(e, data_dir) from e
 
 
 def _prepare(conn: sqlite3.Connection, readonly: bool) -> None:

@@ -31,7 +31,8 @@ def add(store: Store, candidate: int, report: int, passed: bool, reasons: Sequen
 def of(store: Store, candidate: int) -> VerdictRow | None:
     """The newest verdict on a candidate, or None."""
     r = store.row(
-        "select id, candidate, report, passed, reasons, created from verdict where candidate = ? order by id desc limit 1",
+        "select id, candidate, report, passed, reasons, created from verdict where candidate = ?"
+        " order by id desc limit 1",
         (candidate,),
     )
     if r is None:

@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all: temp, fsync, rename, fsync of the directory.
+"""Several files of one directory, there whole or not at all, for less than one `edged.durable.write` each.
 
-Guarantees: once a function here returns, its files survive a power cut on a file system that honours fsync; before that a
-reader sees the old state or the new one, never half a file. A failed fsync is never tried again (the kernel may have
+Guarantees: once a function here returns, its files survive a power cut on a file system that honours fsync; before that
+a reader sees the old state or the new one, never half a file. A failed fsync is never tried again (the kernel may have
 dropped the pages and then reports success): it is Corrupt. Does not guarantee: that leftovers of a crash (names that
 start with TEMP) are gone; `objects.recover` removes them.
 """
@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from edged.durable import sync_folder
 from edged.errors import Corrupt, EdgedError, Misconfigured, Unavailable
 
 TEMP = ".tmp-"
@@ -25,7 +26,7 @@ def make_dir(path: Path) -> None:
         return
     try:
         path.mkdir(mode=0o700, exist_ok=True)
-        sync_dir(path.parent)
+        sync_folder(path.parent)
     except OSError as e:
         raise renamed(e, path) from e
 
@@ -54,7 +55,7 @@ def write_all(directory: Path, files: Sequence[tuple[str, bytes]]) -> None:
         for temp, (name, _) in zip(temps, files, strict=True):
             os.rename(temp, directory / name)
             placed.append(directory / name)
-        sync_dir(directory)
+        sync_folder(directory)
     except BaseException as e:
         remove([*temps, *placed])
         if isinstance(e, OSError):
@@ -62,36 +63,8 @@ def write_all(directory: Path, files: Sequence[tuple[str, bytes]]) -> None:
         raise
 
 
-def write_new(path: Path, content: bytes) -> None:
-    """Write a file that must not exist yet; raises FileExistsError and leaves the existing one alone."""
-    temp = path.parent / f"{TEMP}{secrets.token_hex(8)}"
-    try:
-        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            _write(fd, content)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.link(temp, path)  # unlike rename, fails when the name is taken
-    except FileExistsError:
-        raise
-    except OSError as e:
-        raise renamed(e, path) from e
-    finally:
-        remove([temp])
-    sync_dir(path.parent)
-
-
-def sync_dir(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def remove(paths: Iterable[Path]) -> int:
-    """Unlink what is there; returns how many were. Not synced: a file that comes back after a power cut is an orphan."""
+    """Unlink what is there; returns how many were. Not synced: what a power cut brings back is an orphan."""
     gone = 0
     for path in paths:
         try:
