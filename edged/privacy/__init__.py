@@ -1,0 +1,1 @@
+"""What makes private content go away before anything is kept. It can keep nothing itself: no store, no keys."""

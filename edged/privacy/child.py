@@ -1,0 +1,98 @@
+"""`python -m edged.privacy.child`: the only process in which a camera's picture is decoded.
+
+Reads `Settings`, answers `Hello` after a self-test, then one answer per `Request` until its input ends. Guarantees: a
+frame that takes far longer than its deadline kills the process even when the parent is gone; nothing is written but
+answers on standard output. Does not guarantee an answer: the parent has the deadline.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from typing import BinaryIO
+
+import msgspec
+
+from edged.clock import stopwatch
+from edged.errors import EdgedError, Misconfigured, Refused
+from edged.privacy import confine, jpeg
+from edged.privacy.scrub import Withheld
+from edged.privacy.talk import LENGTH_BYTES, MAX_DOCUMENT, Declined, Hello, Request, Settings, pack
+
+
+def main() -> int:
+    """Serve standard input until it ends."""
+    began = stopwatch()
+    os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(jpeg.MAX_PIXELS)  # read when cv2 is imported
+    source = sys.stdin.buffer
+    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # what a library prints must not land among the answers
+    settings = msgspec.msgpack.decode(_read(source), type=Settings)
+    walls = confine.shut_in(settings.memory_bytes)
+    try:
+        scrubber, runtime, digest = _make(settings)
+    except EdgedError as e:
+        ours = isinstance(e, Misconfigured)
+        _write(out, Declined(-1, "misconfigured" if ours else "withheld", e.code, str(e)[:400]))
+        return 1
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    start_ms = (stopwatch() - began) * 1e3
+    _write(out, Hello(runtime, digest, walls.no_network, walls.no_sockets, walls.memory_limit, rss, start_ms))
+    while body := _read(source):
+        request = msgspec.msgpack.decode(body, type=Request)
+        # The parent kills a late child; this is for a parent that is gone: SIGALRM's default action ends the process.
+        signal.setitimer(signal.ITIMER_REAL, settings.deadline_s * 2 + 1)
+        answer = _answer(scrubber, request)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _write(out, answer)
+    return 0
+
+
+def _make(settings: Settings):  # type: ignore[no-untyped-def]
+    import cv2
+
+    from edged.privacy import selftest
+    from edged.privacy.faces import FaceDetector
+    from edged.privacy.picture import Scrubber
+
+    cv2.setNumThreads(1)
+    detector = FaceDetector(settings.runtime) if settings.faces else None
+    scrubber = Scrubber(detector, find_plates=settings.plates, margin=settings.margin, masks=settings.masks)
+    selftest.run(detector, plates=settings.plates)
+    return scrubber, detector.runtime if detector else "", detector.sha256 if detector else ""
+
+
+def _answer(scrubber, request: Request):  # type: ignore[no-untyped-def]
+    try:
+        return scrubber.scrub(request)
+    except Refused as e:
+        return Declined(request.seq, "refused", e.code, str(e)[:400])
+    except Withheld as e:
+        return Declined(request.seq, "withheld", e.code, str(e)[:400])
+    except MemoryError:
+        return Declined(request.seq, "withheld", "memory", "the frame needed more memory than the scrub child may have")
+    except Exception as e:  # noqa: BLE001 the outermost edge: whatever it was, this frame is withheld
+        return Declined(request.seq, "withheld", "child_error", f"{type(e).__name__} in the scrub child")
+
+
+def _read(source: BinaryIO) -> bytes:
+    """The next document, b"" at the end of input."""
+    head = source.read(LENGTH_BYTES)
+    if len(head) < LENGTH_BYTES:
+        return b""
+    length = int.from_bytes(head, "big")
+    if length > MAX_DOCUMENT:
+        raise Refused(f"a document of {length} bytes")
+    return source.read(length)
+
+
+def _write(out: BinaryIO, document: msgspec.Struct) -> None:
+    data = memoryview(pack(document))
+    while data:
+        data = data[out.write(data) :]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,266 @@
+"""The parent's end of a scrub child: start it, ask it, and end it when it is late, dead or not to be trusted.
+
+Guarantees: `scrub` returns a `Scrubbed` or raises; it never hands on a picture that `scrub.vouch` did not check; after
+a failure the child is killed and a new one starts, so that nothing of one frame can come out with the next. Does not
+guarantee: that a frame which kills its child is tried again; it is withheld.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+import edged
+from edged.clock import stopwatch
+from edged.errors import EdgedError, Misconfigured, Refused, Unavailable
+from edged.privacy import jpeg, talk
+from edged.privacy.scrub import Scrubbed, ScrubOptions, Withheld, vouch
+from edged.privacy.talk import Declined, Done, Hello, Request, Settings
+from edged.wire.messages import Frame
+
+START_S = 60.0  # for imports, compiling the networks and the self-test
+STDERR_KEPT = 2000
+CHUNK = 1 << 16
+
+
+class ScrubChild:
+    """One scrub child. Calls from several threads take turns. Use as a context manager or call `close`.
+
+    A call takes at most `deadline_s`, plus START_S while the child is (re)starting. `command` replaces the program
+    that is started; only tests need it.
+    """
+
+    def __init__(self, options: ScrubOptions, deadline_s: float, *, command: Sequence[str] | None = None) -> None:
+        self._options, self._deadline_s = options, deadline_s
+        self._command = list(command or (sys.executable, "-P", "-m", "edged.privacy.child"))
+        self._lock = threading.Lock()
+        self._closed = False
+        self._seq = 0
+        self._child: _Child | None = self._start()
+
+    @property
+    def pid(self) -> int:
+        """Of the child that runs now, 0 = none."""
+        child = self._child
+        return child.process.pid if child else 0
+
+    def ready(self) -> Hello:
+        """Wait until the child can work; what it says of itself. Raises Misconfigured (a detector's file or runtime is
+        missing) or Unavailable (code child_down)."""
+        with self._lock:
+            return self._ready()
+
+    def scrub(self, frame: Frame) -> Scrubbed:
+        """Raises Refused (a picture that can never be taken), Withheld (privacy cannot vouch: forget this one),
+        Unavailable (code child_down: no child could be started; the frame was not tried)."""
+        with self._lock:
+            try:
+                self._ready()
+            except Misconfigured as e:
+                raise Unavailable(str(e), hint=e.hint, code="child_down") from e
+            self._seq += 1
+            header = frame.header
+            regions = tuple((r.x, r.y, r.w, r.h) for r in header.regions)
+            request = Request(self._seq, frame.camera, frame.kind, header.w, header.h, regions, frame.jpeg)
+            try:
+                return self._ask(request)
+            except Withheld:
+                self._restart()
+                raise
+
+    def close(self) -> None:
+        """End the child; later calls raise."""
+        with self._lock:
+            self._closed = True
+            if self._child is not None:
+                self._child.end()
+                self._child = None
+
+    def __enter__(self) -> ScrubChild:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _ask(self, request: Request) -> Scrubbed:
+        assert self._child is not None
+        body = self._child.exchange(talk.pack(request), self._deadline_s)
+        answer = _parse(body)
+        if isinstance(answer, Done):
+            return vouch(request, answer)
+        if isinstance(answer, Hello) or answer.seq != request.seq:
+            raise Withheld("the scrub child answered something else", code="bad_answer")
+        if answer.family == "refused":
+            raise Refused(answer.message, code=answer.code)
+        raise Withheld(answer.message, code=answer.code)
+
+    def _ready(self) -> Hello:
+        if self._closed:
+            raise Withheld("the scrub child was closed", code="closed")
+        if self._child is None:
+            self._child = self._start()
+        child = self._child
+        if child.hello is None:
+            try:
+                answer = _parse(child.exchange(b"", START_S))
+                if isinstance(answer, Declined):
+                    raise _cannot_start(answer)
+                if not isinstance(answer, Hello):
+                    raise Withheld("it answered before it was asked", code="bad_answer")
+            except EdgedError as e:
+                child.end()
+                self._child = None
+                if isinstance(e, Misconfigured | Unavailable):
+                    raise
+                raise Unavailable(f"the scrub child cannot start: {e}", code="child_down") from e
+            child.hello = answer
+        return child.hello
+
+    def _restart(self) -> None:
+        if self._child is not None:
+            self._child.end()
+        self._child = self._start()
+
+    def _start(self) -> _Child:
+        o = self._options
+        settings = Settings(
+            faces=o.faces, plates=o.plates, margin=o.margin, masks={k: tuple(v) for k, v in o.masks.items()},
+            runtime=o.runtime, deadline_s=self._deadline_s, memory_bytes=o.memory_bytes,
+        )  # fmt: skip
+        return _Child(self._command, talk.pack(settings))
+
+
+class _Child:
+    """A process and its three pipes."""
+
+    def __init__(self, command: Sequence[str], first: bytes) -> None:
+        pipe = subprocess.PIPE
+        # The child sees no variable of ours (a key could be among them) and no relative path.
+        self.process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, cwd="/", env=_environment(), close_fds=True
+        )
+        assert self.process.stdin
+        assert self.process.stdout
+        assert self.process.stderr
+        self._in, self._out, self._err = self.process.stdin, self.process.stdout, self.process.stderr
+        for stream in (self._in, self._out, self._err):
+            os.set_blocking(stream.fileno(), False)
+        self._to_send = memoryview(first)
+        self._got = bytearray()
+        self._said = b""  # the end of what it wrote to standard error
+        self.hello: Hello | None = None
+
+    def exchange(self, document: bytes, deadline_s: float) -> bytes:
+        """Send `document` and wait for one whole answer; raises Withheld (timeout, child_died, bad_answer)."""
+        self._to_send = memoryview(bytes(self._to_send) + document)
+        end = stopwatch() + deadline_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._out, selectors.EVENT_READ)
+            selector.register(self._err, selectors.EVENT_READ)
+            if self._to_send:
+                selector.register(self._in, selectors.EVENT_WRITE)
+            while (body := self._take()) is None:
+                left = end - stopwatch()
+                if left <= 0:
+                    raise Withheld(f"the scrub child did not answer within {deadline_s:g} s", code="timeout")
+                for key, _ in selector.select(left):
+                    if key.fileobj is self._in:
+                        self._send(selector)
+                    elif key.fileobj is self._out:
+                        self._receive()
+                    elif not self._listen():
+                        selector.unregister(self._err)
+        return body
+
+    def end(self) -> None:
+        """Kill and reap it."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self._in, self._out, self._err):
+            stream.close()
+
+    def _send(self, selector: selectors.BaseSelector) -> None:
+        try:
+            self._to_send = self._to_send[os.write(self._in.fileno(), self._to_send[:CHUNK]) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError as e:
+            raise self._died() from e
+        if not self._to_send:
+            selector.unregister(self._in)
+
+    def _receive(self) -> None:
+        data = os.read(self._out.fileno(), CHUNK)
+        if not data:
+            raise self._died()
+        self._got += data
+
+    def _listen(self) -> bool:
+        data = os.read(self._err.fileno(), CHUNK)
+        self._said = (self._said + data)[-STDERR_KEPT:]
+        return bool(data)
+
+    def _take(self) -> bytes | None:
+        """One document from what has arrived."""
+        if len(self._got) < talk.LENGTH_BYTES:
+            return None
+        length = int.from_bytes(self._got[: talk.LENGTH_BYTES], "big")
+        if length > talk.MAX_DOCUMENT:
+            raise Withheld(f"the scrub child announced {length} bytes", code="bad_answer")
+        if len(self._got) < talk.LENGTH_BYTES + length:
+            return None
+        body = bytes(self._got[talk.LENGTH_BYTES : talk.LENGTH_BYTES + length])
+        del self._got[: talk.LENGTH_BYTES + length]
+        return body
+
+    def _died(self) -> Withheld:
+        try:
+            status = self.process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            return Withheld("the scrub child closed its pipe", code="child_died")
+        while True:  # its last words
+            try:
+                if not self._listen():
+                    break
+            except BlockingIOError:
+                break
+        lines = [line for line in self._said.decode("utf-8", "replace").splitlines() if line.strip()]
+        words = "".join(c for c in lines[-1][:200] if c.isprintable()) if lines else ""
+        how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        return Withheld(
+            f"the scrub child was {how}" if status < 0 else f"the scrub child {how}: {words}", code="child_died"
+        )
+
+
+def _parse(body: bytes) -> talk.Answer:
+    try:
+        return talk.answer_of(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as e:
+        raise Withheld(f"the scrub child's answer cannot be read: {e}"[:300], code="bad_answer") from e
+
+
+def _cannot_start(answer: Declined) -> EdgedError:
+    if answer.family == "misconfigured":
+        return Misconfigured(answer.message)
+    return Unavailable(f"the scrub child cannot start: {answer.message}", code="child_down")
+
+
+def _environment() -> dict[str, str]:
+    # OPENBLAS_CORETYPE and the like are left behind on purpose: a wrong one kills numpy with an illegal instruction.
+    return {
+        "PATH": os.defpath,
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(Path(edged.__file__).resolve().parents[1]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OPENCV_IO_MAX_IMAGE_PIXELS": str(jpeg.MAX_PIXELS),
+    }
