@@ -1,0 +1,6 @@
+"""Train, compress, re-test, judge. Everything heavy runs in a child process per stage (`python -m edged.retrain STAGE
+DIR`).
+
+Light (no torch, no cv2; `edged.improve` imports them): `jobs`, `device`, `gate`, `report`.
+Child side (torch, onnx, cv2 inside): `zoo`, `pictures`, `train`, `export`, `compress`, `trial`.
+"""

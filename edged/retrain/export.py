@@ -1,0 +1,74 @@
+"""From a trained network to the delivered format: one self-contained ONNX file, checked against what it came from.
+
+Guarantees: batch norm is folded; input `image` float32 [n, 3, px, px], output `logits` [n, classes], n free; the ONNX
+checker takes it; the engine's logits differ from torch's by at most TOLERANCE (relative to the largest logit, at
+least 1).
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from edged import engine
+from edged.engine import patterns, preprocess
+from edged.errors import Corrupt
+
+OPSET = 17
+TOLERANCE = 1e-3
+
+
+def to_onnx(net: nn.Module, px: int) -> bytes:
+    """The network as ONNX bytes. Raises Corrupt when the exported file does not answer like the network."""
+    import onnx
+
+    folded = fold(net)
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        # The TorchScript exporter is the one that works without onnxscript (FACTS); torch calls it legacy at each use.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            folded,
+            (torch.zeros(1, 3, px, px),),
+            out,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_axes={"image": {0: "n"}, "logits": {0: "n"}},
+        )
+    data = out.getvalue()
+    onnx.checker.check_model(onnx.load_model_from_string(data), full_check=True)
+    _compare(folded, data, px)
+    return data
+
+
+def fold(net: nn.Module) -> nn.Module:
+    """A copy in evaluation mode in which each convolution followed by a batch norm is one convolution."""
+    net.eval()
+    layers: list[Any] = []
+    for module in net.children():
+        if isinstance(module, nn.BatchNorm2d) and layers and isinstance(layers[-1], nn.Conv2d):
+            layers[-1] = fuse_conv_bn_eval(layers[-1], module)
+        else:
+            layers.append(module)
+    return nn.Sequential(*layers).eval()
+
+
+def _compare(net: nn.Module, data: bytes, px: int) -> None:
+    batch = preprocess.marshal(preprocess.to_float([patterns.picture(seed, px) for seed in range(5)], px))
+    with torch.inference_mode():
+        wanted = net(torch.from_numpy(batch)).numpy()
+    for runtime in engine.runtimes():
+        (logits,) = engine.load(data, runtime=runtime).run(batch)
+        worst = float(np.abs(logits - wanted).max()) / max(1.0, float(np.abs(wanted).max()))
+        if not worst <= TOLERANCE:
+            raise Corrupt(
+                f"the exported model answers differently from the trained one under {runtime} (by {worst:.2g})"
+            )
