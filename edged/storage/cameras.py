@@ -37,12 +37,12 @@ def seen(store: Store, camera: str, now: float | None = None, *, stored: bool = 
     )
 
 
-def set_online(store: Store, camera: str, online: bool) -> None:
+def set_online(store: Store, camera: str, online: bool, now: float | None = None) -> None:
     """From the retained state or the last will; does not count as hearing from the camera when it is bad news."""
     with store.transaction():
         known = store.row("select 1 from camera where id = ?", (camera,))
         if online or known is None:
-            seen(store, camera)
+            seen(store, camera, now)
         store.execute("update camera set online = ? where id = ?", (int(online), camera))
 
 

@@ -23,8 +23,11 @@ class Finding:
     subject: str
     message: str
 
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
 
-def check(store: Store, published: audit.Head | None = None) -> list[Finding]:
+
+def run(store: Store, published: audit.Head | None = None) -> list[Finding]:
     """Walk the whole store; opens every object when the store has the site key. `published`: an audit head seen
     outside.
     """

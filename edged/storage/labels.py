@@ -57,7 +57,7 @@ def add_many(store: Store, pairs: Iterable[tuple[str, str]], source: str, author
             "insert into label (sample, class, source, author, ts) values (?, ?, ?, ?, ?)",
             [(sample_id, class_, source, author, now) for sample_id, class_ in listed],
         )
-        audit.append(store, author, "label import", source, {"labels": len(listed)})
+        audit.append(store, author, "label.import", source, {"labels": len(listed)})
     return len(listed)
 
 
@@ -72,6 +72,16 @@ def undo(store: Store, label_id: int, author: str) -> str:
         if row["undone"] is None:
             store.execute("update label set undone = ? where id = ?", (store.clock.now(), label_id))
         return str(row["sample"])
+
+
+def undo_author(store: Store, author: str) -> int:
+    """Take back every label of one author, with one row in the audit log; returns how many."""
+    with store.transaction():
+        n = store.execute(
+            "update label set undone = ? where author = ? and undone is null", (store.clock.now(), author)
+        )
+        audit.append(store, author, "label.undo", "all", {"labels": n})
+    return n
 
 
 def of(store: Store, sample_id: str) -> list[Label]:
@@ -117,8 +127,8 @@ def accuracy(store: Store, camera: str | None, since: float, until: float, model
     row = store.row(
         "select coalesce(sum(l.class = s.predicted), 0), count(*) from label l join sample s on s.id = l.sample"
         " where l.id in (select max(id) from label where source = 'human' and undone is null group by sample)"
-        " and l.class <> '' and s.predicted <> '' and s.received >= ?2 and s.received < ?3 and (?1 is null or s.camera = ?1)"
-        " and (?4 is null or s.model = ?4)",
+        " and l.class <> '' and s.predicted <> '' and s.received >= ?2 and s.received < ?3"
+        " and (?1 is null or s.camera = ?1) and (?4 is null or s.model = ?4)",
         (camera, since, until, model),
     )
     return (0, 0) if row is None else (int(row[0]), int(row[1]))

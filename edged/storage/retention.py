@@ -41,9 +41,8 @@ def used(store: Store) -> int:
     return int(store.value("select coalesce(sum(size), 0) from object"))
 
 
-def thin(store: Store, *, max_age_s: float, max_bytes: int, max_share: float = MAX_SHARE) -> Thinned:
+def run(store: Store, now: float, *, max_age_s: float, max_bytes: int, max_share: float = MAX_SHARE) -> Thinned:
     """One run. Audited by its caller's counters, not in the audit log: it is the configured rule, nobody's act."""
-    now = store.clock.now()
     with store.transaction():
         total = int(store.value("select count(*) from object"))
         cap = max(1, math.floor(total * max_share))

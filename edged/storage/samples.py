@@ -79,5 +79,15 @@ def recent(store: Store, camera: str | None = None, limit: int = 100) -> list[Sa
     return [of(r) for r in rows]
 
 
+def since(store: Store, received: float) -> list[Sample]:
+    """Everything received at or after that time of the box, oldest first."""
+    return [
+        of(r)
+        for r in store.rows(
+            f"select {COLUMNS} from sample s where s.received >= ? order by s.received, s.id", (received,)
+        )
+    ]
+
+
 def count(store: Store, camera: str | None = None) -> int:
     return int(store.value("select count(*) from sample where ?1 is null or camera = ?1", (camera,)))
