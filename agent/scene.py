@@ -3,8 +3,8 @@
 Guarantees: `Scene(variant, seed).picture(index, phase)` is a pure function, the same bytes each time on one machine;
 each object's box and class come with it. Does not guarantee: that a detector made for real streets finds anything here.
 
-Actors keep to a timetable, so that a picture needs no history: cars for the first half of each cycle, then people on the
-zebra, others on the pavements all the time, and now and then something that is nothing.
+Actors keep to a timetable, so that a picture needs no history: cars for the first half of each cycle, then people on
+the zebra, others on the pavements all the time, and now and then something that is nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from agent.scene_actors import Box, draw_clutter, draw_person, draw_vehicle
+from agent.scene_brush import Box
+from agent.scene_clutter import draw_clutter
+from agent.scene_people import draw_person
 from agent.scene_street import CROSSING, HEIGHT, VARIANTS, WIDTH, Image, Phase, Street, build
+from agent.scene_vehicle import draw_vehicle
 
 CLASSES = ("vehicle", "person", "person-backpack", "nothing")
 CYCLE = 12  # pictures in one change of the traffic lights
@@ -54,7 +57,7 @@ class _Actor:
 
 
 def next_ts(ts: float, step: float, phase: Phase) -> float:
-    """The scene time after `ts`: `step` seconds on, or the start of the phase's next hours when that is outside them."""
+    """The scene time after `ts`: `step` seconds on, or the start of the phase's next hours if outside them."""
     low, high = DAY_HOURS if phase == "day" else NIGHT_HOURS
     midnight = ts - ts % 86400
     for base in (midnight - 86400, midnight, midnight + 86400):
@@ -67,10 +70,10 @@ def next_ts(ts: float, step: float, phase: Phase) -> float:
 
 
 class Scene:
-    """Raises KeyError for a variant that is not in VARIANTS."""
+    """`variant` is the place, `seed` who and what passes through it. Raises KeyError for an unknown variant."""
 
     def __init__(self, variant: str, seed: int) -> None:
-        self.street: Street = build(variant, seed)
+        self.street: Street = build(variant)
         self.seed = seed
         rng = np.random.default_rng([seed, 2])
         self._noise = {
@@ -91,7 +94,7 @@ class Scene:
         dy, dx = (int(v) for v in rng.integers(0, 64, 2))
         noise = self._noise[phase][dy : dy + HEIGHT, dx : dx + WIDTH]
         gain = float(rng.normal(1.0, 0.012 if phase == "day" else 0.03))
-        image = cv2.addWeighted(image, gain, noise, 1.0, -128.0)
+        image = np.asarray(cv2.addWeighted(image, gain, noise, 1.0, -128.0), np.uint8)
         things = [Thing(b, c, _seen(b, [n for n, _ in drawn[i + 1 :]])) for i, (b, c) in enumerate(drawn)]
         return Picture(image, tuple(things))
 
@@ -166,6 +169,32 @@ class Scene:
         return found
 
 
+def truth_of(region: Box, things: tuple[Thing, ...]) -> str | None:
+    """The class of what `region` shows, or None when it is not clear: two kinds at once, or only part of a thing."""
+    shares = sorted(
+        ((_overlap(region, t.box) / (t.box[2] * t.box[3]) * t.seen, t) for t in things), key=lambda s: -s[0]
+    )
+    covered = max(
+        (_overlap(region, t.box) / (region[2] * region[3]) for t in things if t.class_ != "nothing"), default=0
+    )
+    shares = [(share, t) for share, t in shares if share >= 0.25]
+    if not shares or all(t.class_ == "nothing" for _, t in shares):
+        return "nothing" if covered < 0.15 else None
+    kinds = {t.class_ for _, t in shares if t.class_ != "nothing"}
+    if len(kinds) > 1:
+        return None
+    (kind,) = kinds
+    share, best = max(((s, t) for s, t in shares if t.class_ == kind), key=lambda s: s[0])
+    filled = best.box[2] * best.box[3] / (region[2] * region[3])
+    return kind if share >= 0.6 and filled >= 0.2 else None
+
+
+def _overlap(a: Box, b: Box) -> int:
+    w = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    h = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    return max(0, w) * max(0, h)
+
+
 def _seen(box: Box, nearer: list[Box]) -> float:
     """The share of `box` that no nearer box covers, by counting on a 16x16 grid."""
     x, y, w, h = box
@@ -176,4 +205,4 @@ def _seen(box: Box, nearer: list[Box]) -> float:
     return float(free.mean())
 
 
-__all__ = ["CLASSES", "VARIANTS", "Picture", "Scene", "Thing", "next_ts"]
+__all__ = ["CLASSES", "VARIANTS", "Picture", "Scene", "Thing", "next_ts", "truth_of"]

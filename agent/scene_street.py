@@ -1,12 +1,13 @@
 """The still part of the generated street: geometry, facades, road, lamps, by day and by night.
 
-Guarantees: the same variant and seed give the same pixels; numpy and OpenCV only. Does not guarantee: any likeness to a
+Guarantees: the same variant gives the same pixels; numpy and OpenCV only. Does not guarantee: any likeness to a
 real place, or physical light; it is made to look like a fixed camera's picture and to drift like one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import cv2
@@ -26,7 +27,7 @@ FAR = 52.0  # where the street ends, metres
 
 @dataclass(frozen=True)
 class View:
-    """A level pinhole camera. World: x right of the road's middle, y above the ground, z away from the camera, metres."""
+    """A level pinhole camera. World in metres: x right of the road's middle, y above the ground, z ahead of the lens."""
 
     vanish_x: float = 640.0
     horizon: float = 212.0
@@ -47,9 +48,10 @@ class View:
 
 # Each variant is another place: where the camera hangs and what the facades are made of (BGR).
 VARIANTS: dict[str, tuple[View, tuple[Colour, ...]]] = {
-    "street": (View(), ((92, 112, 150), (128, 150, 168), (150, 160, 168), (104, 128, 142), (120, 128, 160))),
-    "gate": (View(vanish_x=590, horizon=224), ((150, 150, 146), (120, 132, 138), (96, 110, 128), (158, 166, 172))),
-    "yard": (View(vanish_x=700, horizon=204), ((84, 96, 140), (108, 118, 128), (140, 152, 160), (88, 104, 116))),
+    "north": (View(), ((92, 112, 150), (128, 150, 168), (150, 160, 168), (104, 128, 142), (120, 128, 160))),
+    "south": (View(vanish_x=590, horizon=222), ((150, 150, 146), (120, 132, 138), (96, 110, 128), (158, 166, 172))),
+    "gate": (View(vanish_x=690, horizon=206), ((84, 96, 140), (108, 118, 128), (140, 152, 160), (88, 104, 116))),
+    "yard": (View(vanish_x=615, horizon=216), ((120, 140, 176), (96, 104, 112), (160, 168, 176), (110, 120, 100))),
 }
 
 
@@ -70,10 +72,10 @@ class Street:
         return 0.17 + 0.10 * near, 0.13 + 0.20 * near, 0.11 + 0.26 * near
 
 
-def build(variant: str, seed: int) -> Street:
-    """Draws the background once (about half a second). `variant` is a key of VARIANTS."""
+def build(variant: str) -> Street:
+    """Draws the place once (about half a second). `variant` is a key of VARIANTS."""
     view, paints = VARIANTS[variant]
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng(list(variant.encode()))
     day = _sky(rng)
     glow = np.zeros_like(day)
     _skyline(day, glow, view, rng)
@@ -85,7 +87,7 @@ def build(variant: str, seed: int) -> Street:
         _tree(day, glow, view, side * 4.6, z, rng)
     for lamp in lamps:
         _lamp_post(day, view, lamp)
-    day = cv2.GaussianBlur(day, (0, 0), 0.8)
+    day = np.asarray(cv2.GaussianBlur(day, (0, 0), 0.8), np.uint8)
     return Street(view, day, _by_night(day, glow, view, lamps), lamps)
 
 
@@ -94,7 +96,7 @@ def _sky(rng: np.random.Generator) -> Image:
     sky = np.clip(1 - rows, 0, 1) * (222, 178, 138) + np.clip(rows, 0, 1) * (236, 226, 214)
     clouds = cv2.GaussianBlur(cv2.resize(rng.random((9, 12)).astype(np.float32), (WIDTH, HEIGHT)), (0, 0), 18)
     veil = np.clip((clouds - 0.5) * 2.2, 0, 0.8)[:, :, None]
-    return (np.broadcast_to(sky, (HEIGHT, WIDTH, 3)) * (1 - veil) + 246 * veil).astype(np.uint8)
+    return np.asarray(np.broadcast_to(sky, (HEIGHT, WIDTH, 3)) * (1 - veil) + 246 * veil, np.uint8)
 
 
 def _skyline(day: Image, glow: Image, view: View, rng: np.random.Generator) -> None:
@@ -119,7 +121,7 @@ def _facades(
     edges = [2.2, 9.5]
     while edges[-1] < FAR:
         edges.append(edges[-1] + float(rng.uniform(5, 9)))
-    for z0, z1 in reversed(list(zip(edges, edges[1:], strict=False))):
+    for z0, z1 in reversed(list(pairwise(edges))):
         storeys = int(rng.integers(3, 6))
         top = storeys * 3.1 + 0.6
         wall, lit = _facade(z1 - z0, storeys, paints[int(rng.integers(len(paints)))], side, rng)
@@ -230,9 +232,7 @@ def _lamp_post(day: Image, view: View, lamp: tuple[float, float, float]) -> None
         cv2.line(day, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), (70, 74, 72), max(2, int(wide * p)), cv2.LINE_AA)
 
 
-def _by_night(
-    day: Image, glow: Image, view: View, lamps: tuple[tuple[float, float, float], ...]
-) -> Image:
+def _by_night(day: Image, glow: Image, view: View, lamps: tuple[tuple[float, float, float], ...]) -> Image:
     """The same place under a dark blue sky, pools of sodium light below the lamps, some windows lit."""
     yy, xx = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
     light = np.full((HEIGHT, WIDTH, 3), (0.18, 0.135, 0.115), np.float32)
