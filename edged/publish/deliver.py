@@ -77,16 +77,16 @@ class Pacer:
         self._rate, self._clock = bytes_per_s, clock
         self._free_at = clock.monotonic()
 
-    def delay(self) -> float:
-        """Seconds until the next piece may go; 0 = now. For loops that have other work to do meanwhile."""
-        return max(0.0, self._free_at - self._clock.monotonic())
+    def ready(self) -> bool:
+        """Whether the next piece may go now. For loops that have other work to do meanwhile."""
+        return self._clock.monotonic() >= self._free_at
 
-    def spend(self, size: int) -> None:
-        """Note that `size` bytes go now."""
+    def spent(self, size: int) -> None:
+        """Note that `size` bytes went."""
         self._free_at = max(self._free_at, self._clock.monotonic()) + size / self._rate
 
     def wait(self, size: int) -> None:
         """Sleep until a piece of `size` bytes may go, and note it."""
-        if (delay := self.delay()) > 0:
+        if (delay := self._free_at - self._clock.monotonic()) > 0:
             self._clock.sleep(delay)
-        self.spend(size)
+        self.spent(size)

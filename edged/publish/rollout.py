@@ -37,6 +37,7 @@ TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
 }
 CAMERA_SAYS: frozenset[JobStatus] = frozenset({"QUEUED", "IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"})
 BAD: frozenset[JobStatus] = frozenset({"FAILED", "REJECTED", "TIMED_OUT"})
+STANDS: frozenset[JobStatus] = frozenset({"QUEUED", "IN_PROGRESS", "SUCCEEDED"})  # it runs on the camera, or may soon
 
 
 def is_final(status: JobStatus) -> bool:
@@ -148,11 +149,11 @@ def plan(
 ) -> list[Action]:
     """What to do next; an empty list means wait. Call it again after any change and every few seconds.
 
-    `deliveries` are those of this release and of any newer one: a camera that was told of a newer one is left alone.
+    `deliveries` are those of this release and of any newer one: a camera that has or awaits a newer one is left alone.
     A release that is complete is offered to cameras that have not been told of it yet; one that was halted or
     superseded is offered to nobody.
     """
-    newer = {d.camera for d in deliveries if d.release > release.number}
+    newer = {d.camera for d in deliveries if d.release > release.number and d.status in STANDS}
     mine = {d.camera: d for d in deliveries if d.release == release.number}
     fleet = [c for c in sorted(cameras, key=lambda c: (not c.online, c.id)) if c.id not in newer]
     untold = [c for c in fleet if c.id not in mine]

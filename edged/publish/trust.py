@@ -40,6 +40,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]
 from tuf.api.serialization import DeserializationError
 from tuf.api.serialization.json import JSONSerializer
 
+from edged import durable
 from edged.clock import Clock
 from edged.errors import Corrupt, Misconfigured, Refused
 
@@ -83,8 +84,7 @@ def make_keys(key_dir: Path) -> dict[str, Path]:
             code="exists",
         )
     for path in paths.values():
-        _create(path, CryptoSigner.generate_ed25519().private_bytes)
-    _sync_dir(key_dir)
+        durable.write(path, CryptoSigner.generate_ed25519().private_bytes, mode=0o600, replace=False)
     return paths
 
 
@@ -318,11 +318,7 @@ class Repository:
         return content.expires.timestamp() - self._clock.now() < float(getattr(self._lifetimes, role)) / 2
 
     def _write(self, name: str, data: bytes) -> None:
-        temp = self._dir / f"{name}.tmp"
-        temp.unlink(missing_ok=True)
-        _create(temp, data, 0o644)
-        temp.replace(self._dir / name)
-        _sync_dir(self._dir)
+        durable.write(self._dir / name, data)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -361,20 +357,3 @@ def _check_canonical(value: object, where: str) -> None:
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
             _check_canonical(item, f"{where}[{i}]")
-
-
-def _create(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write a new file durably with `mode` from its first moment."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(handle, "wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def _sync_dir(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
