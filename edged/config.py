@@ -145,6 +145,10 @@ class Sync(Section):
     interval_s: Positive = 300
     rule: tuple[SyncRule, ...] = ()
 
+    def rules(self) -> dict[str, bool]:
+        """Kind -> allowed; a kind without a rule is not."""
+        return {str(r.kind): r.allow for r in self.rule}
+
 
 class Config(Section):
     server: Server

@@ -1,1 +1,313 @@
-"""Coming with the next commits."""
+"""`edged run`: what arrives is decoded and looked up in one table; what must happen by itself happens on a tick.
+
+Guarantees: one thread reads the link; it never decodes a picture, trains, or waits for either. Families of errors: what a
+camera sent wrong is counted and dropped (Refused), what is away is tried again (Unavailable), what is Corrupt stops the
+daemon with an alarm, so that systemd and the operator see it. Does not guarantee liveness of the cable: the watchdog is
+fed only while messages can flow and the ingest threads live.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+
+import msgspec
+
+from edged import __version__, site
+from edged.clock import Clock, SystemClock
+from edged.config import Config, size
+from edged.errors import Corrupt, Refused, Unavailable
+from edged.improve import Loop, Rules
+from edged.ingest import Scrubber, Workers
+from edged.privacy.pool import ScrubChild
+from edged.privacy.scrub import ScrubOptions
+from edged.publish import deliver, fleet, rollout, trust
+from edged.retrain.gate import GateLimits
+from edged.storage import cameras, counters, models, objects, retention
+from edged.storage.store import Store
+from edged.wire import messages, topics
+from edged.wire.link import Link, Message, Will
+from edged.wire.messages import Frame, FrameReceipt, Reported, Want
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.5
+RETENTION_S = 60.0
+STALL_S = 30.0  # the watchdog starves when frames have waited this long and none was answered
+
+
+@dataclass(frozen=True)
+class BoxRules:
+    """What of the configuration the main loop needs, as flat values."""
+
+    site: str
+    server_id: str
+    rollout: rollout.Rules
+    rate_bytes_per_s: int
+    stats_interval_s: float
+    max_bytes: int
+    max_age_s: float
+
+
+class Box:
+    """The main loop's work, one `step` at a time, on any link and any clock."""
+
+    def __init__(
+        self, link: Link, store: Store, repo: trust.Repository, submit: Callable[[Frame], FrameReceipt | None],
+        rules: BoxRules, clock: Clock,
+    ) -> None:  # fmt: skip
+        self._link, self._store, self._repo, self._submit = link, store, repo, submit
+        self._rules, self._clock = rules, clock
+        self._presence = fleet.Presence()
+        self._pacer = deliver.Pacer(rules.rate_bytes_per_s, clock)
+        self._recent = deliver.Recent()
+        self._chunks: deque[Iterator[tuple[str, bytes]]] = deque()
+        self._published: dict[str, bytes] = {}
+        self._was_connected = False
+        self._next_tick = self._next_stats = self._next_retention = 0.0
+        self.failure: BaseException | None = None  # set by `alarm`; the loop ends with it
+        link.subscribe(topics.cam(rules.site, "+", "#"))
+        self._handlers: dict[str, Callable[[str, str, Message], None]] = {
+            "frame": self._frame,
+            "roi": self._frame,
+            "state": self._state,
+            "info": self._info,
+            "stats": self._stats,
+            "model/reported": self._reported,
+            "model/want": self._want,
+        }
+
+    def step(self, timeout_s: float = 0.1) -> None:
+        """Handle what has arrived (at most 64 messages), send what is due. Raises Corrupt."""
+        message = self._link.receive(timeout_s)
+        for _ in range(64):
+            if message is None:
+                break
+            self._dispatch(message)
+            message = self._link.receive(0)
+        else:
+            if message is not None:
+                self._dispatch(message)
+        self._send_chunks()
+        if self._clock.monotonic() >= self._next_tick:
+            self._next_tick = self._clock.monotonic() + TICK_S
+            self._tick()
+        if self.failure is not None:
+            raise Corrupt(f"the daemon stops: {self.failure}") from self.failure
+
+    def answer(self, camera: str, receipt: FrameReceipt) -> None:
+        """Send a receipt; called from the ingest threads. One that is lost is asked for again by the resend."""
+        with suppress(Unavailable):
+            self._link.publish(topics.cam(self._rules.site, camera, "receipt"), messages.encode(receipt))
+
+    def alarm(self, e: BaseException) -> None:
+        """A worker met something that is neither the camera's nor the world's fault."""
+        if isinstance(e, Corrupt):
+            self.failure = e
+        else:
+            counters.bump(self._store, "bug")
+
+    def goodbye(self) -> None:
+        """Say that we leave, so that nobody waits for the last will."""
+        with suppress(Unavailable):
+            self._retain("state", b"offline")
+
+    # what arrives
+
+    def _dispatch(self, message: Message) -> None:
+        try:
+            address = topics.parse(message.topic)
+            handler = self._handlers.get(address.leaf)
+            if handler is None or address.branch != "cam" or address.site != self._rules.site or not message.payload:
+                return
+            handler(address.id, address.leaf, message)
+        except Refused as e:
+            counters.bump(self._store, f"refused:{e.code}")
+            log.warning("dropped a message on %s: %s", message.topic, e)
+        except Unavailable as e:
+            log.warning("could not handle a message on %s: %s", message.topic, e)
+
+    def _frame(self, camera: str, leaf: str, message: Message) -> None:
+        counters.bump(self._store, "bytes:frames_in", len(message.payload))
+        frame = messages.frame_of(camera, leaf, message.properties, message.payload, self._clock.now())
+        receipt = self._submit(frame)
+        if receipt is not None:
+            self.answer(camera, receipt)
+
+    def _state(self, camera: str, leaf: str, message: Message) -> None:
+        cameras.seen(self._store, camera, self._clock.now())
+        cameras.set_online(self._store, camera, message.payload == b"online")
+
+    def _info(self, camera: str, leaf: str, message: Message) -> None:
+        cameras.seen(self._store, camera, self._clock.now())
+        cameras.set_info(self._store, camera, messages.decode(message.payload, messages.CameraInfo))
+
+    def _stats(self, camera: str, leaf: str, message: Message) -> None:
+        cameras.seen(self._store, camera, self._clock.now())
+        cameras.set_stats(self._store, camera, messages.decode(message.payload, messages.CameraStats))
+
+    def _reported(self, camera: str, leaf: str, message: Message) -> None:
+        reported = messages.decode(message.payload, Reported)
+        cameras.seen(self._store, camera, self._clock.now())
+        cameras.set_reported(self._store, camera, reported)
+        if ignored := fleet.record(self._store, camera, reported, self._clock.now()):
+            log.debug("%s: %s", camera, ignored)
+
+    def _want(self, camera: str, leaf: str, message: Message) -> None:
+        want = messages.decode(message.payload, Want)
+        self._chunks.append(deliver.answer(want, models.model_path(self._store, want.sha256)))
+
+    # what happens by itself
+
+    def _send_chunks(self) -> None:
+        """As many chunks as the pace allows now; the rest wait for the next step."""
+        while self._chunks and self._pacer.ready():
+            item = next(self._chunks[0], None)
+            if item is None:
+                self._chunks.popleft()
+                continue
+            sha256, data = item
+            if not self._recent.first(sha256, self._clock.monotonic()):
+                continue
+            try:
+                self._link.publish(topics.model(self._rules.site, f"chunk/{sha256}"), data)
+            except Unavailable:
+                self._chunks.clear()  # cameras ask again for what they lack
+                return
+            self._pacer.spent(len(data))
+            counters.bump(self._store, "bytes:chunks_out", len(data))
+
+    def _tick(self) -> None:
+        connected = self._link.connected()
+        if connected and not self._was_connected:
+            self._published.clear()  # a new broker may have forgotten what it retained
+        self._was_connected = connected
+        now = self._clock.now()
+        if connected:
+            with suppress(Unavailable):
+                self._publish_state()
+                self._publish_metadata()
+                self._roll_out(now)
+                if now >= self._next_stats:
+                    self._next_stats = now + self._rules.stats_interval_s
+                    self._retain("stats", msgspec.json.encode(counters.all(self._store)), retain=False)
+        if now >= self._next_retention:
+            self._next_retention = now + RETENTION_S
+            retention.run(self._store, now, max_bytes=self._rules.max_bytes, max_age_s=self._rules.max_age_s)
+
+    def _publish_state(self) -> None:
+        for leaf, payload in (("state", b"online"), ("info", msgspec.json.encode({"version": __version__}))):
+            if self._published.get(leaf) != payload:
+                self._retain(leaf, payload)
+                self._published[leaf] = payload
+
+    def _retain(self, leaf: str, payload: bytes, retain: bool = True) -> None:
+        topic = topics.server(self._rules.site, self._rules.server_id, leaf)
+        self._link.publish(topic, payload, retain=retain)
+
+    def _publish_metadata(self) -> None:
+        """Retain the signed metadata that is current, take back what no longer is."""
+        self._repo.refresh_timestamp()
+        files = self._repo.files()
+        for name in [n for n in self._published if n.endswith(".json") and n not in files]:
+            self._link.publish(topics.model(self._rules.site, f"meta/{name}"), b"", retain=True)
+            del self._published[name]
+        # timestamp.json last: it names the others
+        for name in sorted(files, key=lambda n: n == "timestamp.json"):
+            if self._published.get(name) != files[name]:
+                self._link.publish(topics.model(self._rules.site, f"meta/{name}"), files[name], retain=True)
+                self._published[name] = files[name]
+
+    def _roll_out(self, now: float) -> None:
+        """Take the steps that are due; then every camera's retained `model/desired` says what the rows say."""
+        for sentence in fleet.advance(self._store, self._presence, self._rules.rollout, now):
+            log.info("%s", sentence)
+        for camera, desired in fleet.standing(self._store).items():
+            payload = messages.encode(desired) if desired is not None else b""
+            key = f"desired {camera}"
+            if self._published.get(key, b"") != payload:
+                self._link.publish(topics.cam(self._rules.site, camera, "model/desired"), payload, retain=True)
+                self._published[key] = payload
+
+
+def box_rules(config: Config) -> BoxRules:
+    return BoxRules(
+        site=config.server.site, server_id=config.server.id,
+        rollout=rollout.Rules(config.rollout.canary, config.rollout.wait_s, config.rollout.timeout_s),
+        rate_bytes_per_s=size(config.rollout.rate_bytes_per_s), stats_interval_s=config.mqtt.stats_interval_s,
+        max_bytes=size(config.storage.max_bytes), max_age_s=config.storage.max_age_days * 86400,
+    )  # fmt: skip
+
+
+def loop_rules(config: Config) -> Rules:
+    task, train, limits = config.task, config.train, config.retest.gate
+    return Rules(
+        name=task.name, classes=task.classes, holdout=task.holdout, block_s=task.block_s, new_labels=train.new_labels,
+        architecture=train.architecture, input_px=train.input_px, epochs=train.epochs, max_minutes=train.max_minutes,
+        threads=train.threads, seed=train.seed, methods=config.compress.methods, device=config.retest.device.id,
+        limits=GateLimits(
+            min_holdout=limits.min_holdout, max_loss=limits.max_loss, max_class_loss=limits.max_class_loss,
+            min_fps=limits.min_fps, max_memory_bytes=size(limits.max_memory), max_size_bytes=size(limits.max_size),
+        ),
+        hardware=tuple(sorted({"generic", *(c.hardware for c in config.camera)})), key_file=site.key_file(config),
+    )  # fmt: skip
+
+
+def start_scrubbers(config: Config) -> list[Scrubber]:
+    """The scrub children; the first is waited for, so that weights or a runtime that are missing are said at once."""
+    options = ScrubOptions(
+        faces=config.privacy.faces, plates=config.privacy.plates, margin=config.privacy.margin,
+        runtime=config.privacy.runtime, masks={c.id: tuple(m.polygon for m in c.mask) for c in config.camera},
+    )  # fmt: skip
+    children = [ScrubChild(options, config.privacy.deadline_s) for _ in range(config.privacy.children)]
+    log.info("scrub children: %s", children[0].ready())
+    return list(children)
+
+
+def run(config: Config) -> None:
+    """Everything `edged run` is, in floor order; returns after SIGTERM or SIGINT, raises what must stop the unit."""
+    clock = SystemClock()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with ExitStack() as stack:
+        store = stack.enter_context(site.open_store(config, key=True))
+        swept = objects.recover(store)
+        log.info("store open at %s (%s)", store.data_dir, swept)
+        repo = site.open_repository(config, clock)
+        will = Will(topics.server(config.server.site, config.server.id, "state"), b"offline")
+        link = site.connect(config, will)
+        stack.callback(link.close)
+        scrubbers = start_scrubbers(config)
+        rules = box_rules(config)
+        box = Box(link, store, repo, lambda frame: workers.submit(frame), rules, clock)
+        workers = Workers(store, scrubbers, box.answer, box.alarm)
+        stack.callback(workers.close)
+        stack.callback(box.goodbye)
+        loop = Loop(store, loop_rules(config), repo, clock)
+        improving = threading.Thread(target=loop.forever, args=(stop, box.alarm), name="improve", daemon=True)
+        improving.start()
+        notify("READY=1")
+        log.info("edged %s runs site %s", __version__, config.server.site)
+        while not stop.is_set():
+            box.step()
+            if workers.alive():
+                notify("WATCHDOG=1")
+        notify("STOPPING=1")
+
+
+def notify(text: str) -> None:
+    """sd_notify(3): tell systemd READY=1, WATCHDOG=1 or STATUS=...; does nothing elsewhere."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s, suppress(OSError):
+        s.connect("\0" + address[1:] if address.startswith("@") else address)
+        s.sendall(text.encode())

@@ -10,15 +10,19 @@ import os
 from pathlib import Path
 
 
-def write(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True) -> None:
-    """Put `data` at `path`. With `replace` False raises FileExistsError if something is there. Raises OSError."""
+def write(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True, fsync: bool = True) -> None:
+    """Put `data` at `path`, whole or not at all. Raises OSError, FileExistsError when `replace` is False and it is there.
+
+    `fsync` False is for what may be lost in a power cut but must not be half read (progress).
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if fsync:
+                file.flush()
+                os.fsync(file.fileno())
         if replace:
             os.replace(temporary, path)
         else:
@@ -27,7 +31,8 @@ def write(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True) -
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if fsync:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

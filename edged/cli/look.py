@@ -1,0 +1,128 @@
+"""Verbs that only look: status, doctor, config, model ls, db check."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from edged.cli.main import Context, main, verb
+from edged.errors import EXIT_FOUND_BAD
+
+
+@main.command()
+@verb
+def status(context: Context) -> None:
+    """One sentence and the facts behind it. Exit 5 when the daemon is away."""
+    from edged.clock import SystemClock, iso
+    from edged.storage import views
+
+    clock = SystemClock()
+    with context.store(readonly=True) as store:
+        now = views.now(store, clock.now())
+        cameras = views.cameras(store, clock.now())
+    lines = [f"{c.id:20} {'online' if c.online else 'offline':8} model {c.release or '-'}" for c in cameras]
+    from edged.web.verdict import sentence
+
+    text = sentence(now)
+    context.out(
+        {"verdict": text, "cameras": [c.id for c in cameras], "at": iso(clock.now())}, "\n".join([text, *lines])
+    )
+
+
+@main.command()
+@verb
+def doctor(context: Context) -> None:
+    """What is wrong with this site and this machine. Exit 3 when something is."""
+    from edged.clock import SystemClock
+    from edged.doctor import examine
+
+    findings = examine(context.config(), SystemClock())
+    lines = [
+        f"{'ok  ' if f.ok else 'BAD '} {f.what}: {f.text}" + (f"\n       {f.hint}" if f.hint else "") for f in findings
+    ]
+    bad = [f for f in findings if not f.ok]
+    context.out(
+        {"ok": not bad, "findings": [{"what": f.what, "ok": f.ok, "text": f.text, "hint": f.hint} for f in findings]},
+        "\n".join(lines),
+    )
+    if bad:
+        sys.exit(EXIT_FOUND_BAD)
+
+
+@main.group()
+def config() -> None:
+    """The configuration."""
+
+
+@config.command("check")
+@verb
+def config_check(context: Context) -> None:
+    """Read it and say whether it can work."""
+    context.config()
+    context.out({"ok": True, "path": str(context.config_path)}, f"{context.config_path} is good")
+
+
+@config.command("show")
+@verb
+def config_show(context: Context) -> None:
+    """All keys with their values, defaults included."""
+    import msgspec
+
+    document = msgspec.to_builtins(context.config())
+    context.out({"config": document}, json.dumps(document, indent=2))
+
+
+@config.command("schema")
+def config_schema() -> None:
+    """JSON Schema of the configuration."""
+    import msgspec
+
+    from edged.config import Config
+
+    click.echo(json.dumps(msgspec.json.schema(Config), indent=2, sort_keys=True))
+
+
+@main.group()
+def model() -> None:
+    """The models made here."""
+
+
+@model.command("ls")
+@verb
+def model_ls(context: Context) -> None:
+    """Candidates with size, accuracy on the hold-out, verdict and release."""
+    from edged.storage import views
+
+    with context.store(readonly=True) as store:
+        rows = views.models(store)
+    lines = [
+        f"{m.name:24} {m.size / 1000:8.0f} kB  {'-' if m.accuracy is None else f'{m.accuracy:6.1%}'}  "
+        f"{'release ' + str(m.release) if m.release else 'passed' if m.passed else 'refused' if m.passed is False else '-'}"
+        for m in rows
+    ]  # fmt: skip
+    import dataclasses
+
+    context.out({"models": [dataclasses.asdict(m) for m in rows]}, "\n".join(lines) or "no model yet")
+
+
+@main.group()
+def db() -> None:
+    """The store."""
+
+
+@db.command("check")
+@verb
+def db_check(context: Context) -> None:
+    """Every invariant of docs/storage.md. Exit 3 when one does not hold."""
+    from edged.storage import check
+
+    with context.store(readonly=True, key=True) as store:
+        findings = check.run(store)
+    context.out(
+        {"ok": not findings, "findings": [f"{f.code} {f.subject}: {f.message}" for f in findings]},
+        "\n".join(f"{f.code} {f.subject}: {f.message}" for f in findings) or "all invariants hold",
+    )
+    if findings:
+        sys.exit(EXIT_FOUND_BAD)

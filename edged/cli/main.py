@@ -1,0 +1,102 @@
+"""`edged`: the command line. Thin: each verb reads the configuration, calls one function, says what happened.
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 checked and found bad, 4 not found, 5 unreachable, 75 try later, 77 not permitted,
+78 bad configuration. With --json one document on stdout; errors are one document on stderr. Imports stay inside the
+verbs so that `edged --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edged import __version__
+from edged.errors import EdgedError
+
+if TYPE_CHECKING:
+    from edged.config import Config
+    from edged.storage.store import Store
+
+SCHEMA_VERSION = 1
+
+
+class Context:
+    """What the global options said."""
+
+    def __init__(self, config_path: Path, as_json: bool, verbose: bool, quiet: bool) -> None:
+        self.config_path, self.as_json, self.verbose, self.quiet = config_path, as_json, verbose, quiet
+
+    def config(self) -> Config:
+        from edged.config import load
+
+        return load(self.config_path)
+
+    def store(self, *, readonly: bool = False, key: bool = False) -> Store:
+        """The site's store; with `key` it can unseal pictures."""
+        from edged.site import open_store
+
+        return open_store(self.config(), readonly=readonly, key=key)
+
+    def out(self, document: dict[str, Any], text: str) -> None:
+        """One JSON document, or the text for people."""
+        if self.as_json:
+            click.echo(json.dumps({"schema_version": SCHEMA_VERSION, **document}, sort_keys=True, default=str))
+        elif text and not self.quiet:
+            click.echo(text)
+
+
+def _default_config() -> Path:
+    for path in (Path("config.toml"), Path("/etc/edged/config.toml")):
+        if path.exists():
+            return path
+    return Path("/etc/edged/config.toml")
+
+
+class Verbs(click.Group):
+    """The one outermost edge: a family error becomes one sentence, a hint and its exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EdgedError as e:
+            if ctx.params.get("as_json"):
+                error = {"code": e.code, "message": str(e), "hint": e.hint}
+                click.echo(json.dumps({"error": error}, sort_keys=True), err=True)
+            else:
+                click.echo(f"edged: {e}" + (f"\n  {e.hint}" if e.hint else ""), err=True)
+            ctx.exit(e.exit_code)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edged")
+@click.option("-c", "--config", "config_path", type=click.Path(path_type=Path), help="config.toml of the site")
+@click.option("--json", "as_json", is_flag=True, help="one JSON document on stdout")
+@click.option("-v", "--verbose", is_flag=True, help="log what happens")
+@click.option("-q", "--quiet", is_flag=True, help="say nothing but errors")
+@click.pass_context
+def main(ctx: click.Context, config_path: Path | None, as_json: bool, verbose: bool, quiet: bool) -> None:
+    """Keeps the models of smart cameras good, on the premises."""
+    import logging
+
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    for noisy in ("sqlite_utils", "waitress", "tuf", "werkzeug", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    ctx.obj = Context(config_path or _default_config(), as_json, verbose, quiet)
+
+
+def verb(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Pass our Context as first argument."""
+
+    @click.pass_context
+    @functools.wraps(function)
+    def wrapped(ctx: click.Context, /, *args: Any, **kwargs: Any) -> Any:
+        return function(ctx.obj, *args, **kwargs)
+
+    return wrapped

@@ -1,0 +1,156 @@
+"""Verbs that make or run a site: init, camera, run, web, broker, sync run, demo, replay."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from edged.cli.main import Context, main, verb
+from edged.errors import Misconfigured
+
+
+@main.command()
+@click.option("--data-dir", type=click.Path(path_type=Path), required=True, help="folder of the new site")
+@click.option("--site", required=True, help="name of the site: a-z, 0-9 and '-'")
+@click.option("--classes", required=True, help="what the cameras tell apart, e.g. free,busy")
+@click.option("--camera", "cameras", multiple=True, help="id of a camera; may be given many times")
+@click.option("--host", "hosts", multiple=True, help="name or address by which cameras reach this box")
+@click.option("--mosquitto", is_flag=True, help="also write mosquitto.conf and its ACL into the folder")
+@verb
+def init(
+    context: Context, data_dir: Path, site: str, classes: str, cameras: tuple[str, ...], hosts: tuple[str, ...],
+    mosquitto: bool,
+) -> None:  # fmt: skip
+    """Make a site: its folder, keys, certificates and configuration."""
+    from edged.clock import SystemClock
+    from edged.config import check
+    from edged.serve import mosquitto as write_mosquitto
+    from edged.site import NewSite, create
+
+    new = NewSite(
+        site=site,
+        classes=tuple(c.strip() for c in classes.split(",") if c.strip()),
+        cameras=cameras,
+        hosts=("localhost", "127.0.0.1", *hosts),
+    )
+    check({"server": {"site": site}, "task": {"classes": list(new.classes)}, "camera": [{"id": c} for c in cameras]})
+    path = create(data_dir.resolve(), new, SystemClock())
+    if mosquitto:
+        write_mosquitto(data_dir.resolve(), site)
+    context.out(
+        {"config": str(path), "cameras": list(cameras)},
+        f"made {path}\n  next: edged -c {path} broker & edged -c {path} run & edged -c {path} web\n"
+        f"  each camera needs keys/ca.pem, keys/cam-<id>.pem, keys/cam-<id>.key and tuf/1.root.json",
+    )
+
+
+@main.group()
+def camera() -> None:
+    """The cameras of this site."""
+
+
+@camera.command("add")
+@click.argument("camera_id")
+@verb
+def camera_add(context: Context, camera_id: str) -> None:
+    """Issue a certificate for a camera."""
+    from edged.clock import SystemClock
+    from edged.site import issue_camera
+    from edged.wire.topics import check_level
+
+    config = context.config()
+    certificate, key = issue_camera(config.data_dir, check_level(camera_id, "camera id"), SystemClock())
+    context.out(
+        {"certificate": str(certificate), "key": str(key)},
+        f"carry {certificate}, {key}, {config.keys_dir / 'ca.pem'} and {config.data_dir / 'tuf' / '1.root.json'}"
+        f" to the camera, then remove the key here;\nadd [[camera]] id = \"{camera_id}\" to the configuration",
+    )  # fmt: skip
+
+
+@camera.command("list")
+@verb
+def camera_list(context: Context) -> None:
+    """Cameras that have spoken, and what they run."""
+    from edged.clock import iso
+    from edged.storage import cameras
+
+    with context.store(readonly=True) as store:
+        rows = cameras.all(store)
+    document = [
+        {"id": c.id, "online": c.online, "last_seen": iso(c.last_seen), "reported": c.reported} for c in rows
+    ]  # fmt: skip
+    lines = [f"{c.id:20} {'online' if c.online else 'offline':8} last seen {iso(c.last_seen)}" for c in rows]
+    context.out({"cameras": document}, "\n".join(lines) or "no camera has spoken yet")
+
+
+@main.command()
+@verb
+def run(context: Context) -> None:
+    """The daemon (what systemd starts)."""
+    from edged.daemon import run
+
+    run(context.config())
+
+
+@main.command()
+@verb
+def web(context: Context) -> None:
+    """The page, on [web] listen."""
+    from edged.serve import page
+
+    page(context.config())
+
+
+@main.command()
+@click.option("--insecure", is_flag=True, help="no TLS: for tests on the loopback only")
+@verb
+def broker(context: Context, insecure: bool) -> None:
+    """The embedded MQTT broker, for a demo or one small site; use mosquitto in production."""
+    from edged import serve
+
+    serve.broker(context.config(), insecure=insecure)
+
+
+@main.command()
+@click.option("--dir", "directory", type=click.Path(path_type=Path), default=Path("demo-site"), show_default=True)
+@click.option("--data", type=click.Path(path_type=Path), help="folder of real data with cnrpark/ in it")
+@click.option("--source", type=click.Path(path_type=Path), help="a video clip that one more camera plays")
+@click.option("--port", default=8480, show_default=True, help="of the page; 0 = any free one")
+@click.option("--small", is_flag=True, help="fewer pictures: quicker, less accurate (what the tests use)")
+@click.option("--report", type=click.Path(path_type=Path), help="write the summary table to this file")
+@verb
+def demo(
+    context: Context, directory: Path, data: Path | None, source: Path | None, port: int, small: bool,
+    report: Path | None,
+) -> None:  # fmt: skip
+    """The whole loop on this machine: cameras, drift, labels, retrain, gate, rollout. DEMO_EXIT=1 ends it by itself."""
+    import os
+
+    from edged.demo.story import DemoOptions, play
+
+    options = DemoOptions(
+        directory=directory.resolve(), data=data, source=source, port=port, small=small, report=report,
+        stay=os.environ.get("DEMO_EXIT") != "1",
+    )  # fmt: skip
+    sys.exit(play(options))
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--camera", "camera_id", required=True, help="as which camera; its keys must be in this site's folder")
+@click.option("--fps", default=2.0, show_default=True)
+@verb
+def replay(context: Context, path: Path, camera_id: str, fps: float) -> None:
+    """Play a video or a folder of pictures as if a camera saw it (a fake camera)."""
+    import os
+
+    from edged.site import agent_command
+
+    config = context.config()
+    if not path.exists():
+        raise Misconfigured(f"there is nothing at {path}", exit_code=4)
+    spec = f"folder:{path}" if path.is_dir() else f"file:{path}"
+    command = agent_command(config.data_dir, config.server.site, config.mqtt.host, config.mqtt.port, camera_id)
+    os.execv(command[0], [*command, "--source", spec, "--fps", str(fps)])

@@ -1,0 +1,68 @@
+"""How right the cameras were: their own answers, as they came over the wire, against the truth of what was replayed."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edged.storage import samples
+from edged.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """`right` of `n`; prints with its 95 % Wilson interval (Wilson 1927)."""
+
+    right: int
+    n: int
+
+    @property
+    def ratio(self) -> float:
+        return self.right / self.n if self.n else 0.0
+
+    @property
+    def lower(self) -> float:
+        return self._wilson(-1)
+
+    @property
+    def upper(self) -> float:
+        return self._wilson(+1)
+
+    def _wilson(self, sign: int, z: float = 1.96) -> float:
+        if not self.n:
+            return 0.0 if sign < 0 else 1.0
+        p, n = self.ratio, self.n
+        centre = p + z * z / (2 * n)
+        return (centre + sign * z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))) / (1 + z * z / n)
+
+    def __str__(self) -> str:
+        return f"{self.ratio:.1%} ({self.lower:.1%} to {self.upper:.1%}), {self.right} of {self.n}"
+
+
+def read_truth(site: Path, cameras: Iterable[str]) -> dict[str, str]:
+    """Sample id -> class, from what the cameras wrote beside their replay. A half-written last line is left out."""
+    truth: dict[str, str] = {}
+    for camera in cameras:
+        file = site / f"truth-{camera}.csv"
+        if not file.exists():
+            continue
+        text = file.read_text()
+        for row in csv.reader(text[: text.rfind("\n") + 1].splitlines()):
+            if len(row) == 3:
+                truth[f"{camera}:{row[0]}:{row[1]}"] = row[2]
+    return truth
+
+
+def accuracy_of(
+    store: Store, truth: Mapping[str, str], cameras: Iterable[str], since: float, model: str, exclude: Collection[str]
+) -> Accuracy:
+    """Of the regions received since `since` that `model` answered and nobody labelled: how many were right."""
+    wanted = set(cameras)
+    seen = [
+        s for s in samples.since(store, since)
+        if s.camera in wanted and s.model == model and s.id in truth and s.id not in exclude
+    ]  # fmt: skip
+    return Accuracy(sum(s.predicted == truth[s.id] for s in seen), len(seen))

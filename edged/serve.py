@@ -1,0 +1,110 @@
+"""The other processes of a site, each by one function: the page, the embedded broker, sync to the cloud."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edged import site
+from edged.clock import SystemClock
+from edged.config import Config
+from edged.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from edged.publish.cloud import CloudTarget
+
+
+def page(config: Config) -> None:
+    """Serve the page until SIGTERM."""
+    import secrets
+
+    from edged.web.app import create_app
+    from edged.web.serve import serve
+
+    with site.open_store(config, key=True) as store:
+        app = create_app(
+            store, site=config.server.site, classes=config.task.classes,
+            names={c.id: c.name or c.id for c in config.camera}, gate={"max_loss": config.retest.gate.max_loss},
+            clock=SystemClock(), secret=secrets.token_hex(32), hosts=("127.0.0.1", "localhost", "[::1]"),
+        )  # fmt: skip
+        serve(app, config.web.listen, threads=config.web.threads)
+
+
+def broker(config: Config, *, insecure: bool) -> None:
+    """Run the embedded broker in this process until SIGTERM."""
+    from edged.broker.__main__ import main
+
+    arguments = ["--site", config.server.site, "--host", config.mqtt.host, "--port", str(config.mqtt.port)]
+    keys = config.keys_dir
+    if insecure:
+        arguments += ["--insecure"]
+    else:
+        arguments += [
+            "--ca",
+            str(keys / "ca.pem"),
+            "--cert",
+            str(keys / "server.pem"),
+            "--key",
+            str(keys / "server.key"),
+        ]
+    sys.exit(main(arguments))
+
+
+def mosquitto(data_dir: Path, site_name: str) -> tuple[Path, Path]:
+    """Write mosquitto.conf and its ACL for this site; returns their paths."""
+    from edged.broker import identity
+    from edged.broker.mosquitto import render_acl, render_conf
+
+    conf, acl = data_dir / "mosquitto.conf", data_dir / "mosquitto.acl"
+    tls = identity.paths(data_dir / "keys", "server")
+    conf.write_text(render_conf(host="0.0.0.0", port=8883, tls=tls, acl_file=acl, data_dir=data_dir / "mosquitto"))
+    acl.write_text(render_acl(site_name))
+    return conf, acl
+
+
+def sync_target(config: Config) -> CloudTarget:
+    """Where [sync] sends to; raises Misconfigured when it is not set up."""
+    from edged.publish.cloud import CloudTarget
+
+    sync = config.sync
+    if not sync.endpoint or not sync.bucket:
+        raise Misconfigured(
+            "[sync] names no endpoint and bucket", hint="nothing leaves until both are set and a rule allows it"
+        )
+    secret = Path(sync.secret_file)
+    try:
+        if secret.stat().st_mode & 0o077:
+            raise Misconfigured(f"{secret} can be read by others", hint=f"chmod 600 {secret}")
+        text = secret.read_text().strip()
+    except OSError as e:
+        raise Misconfigured(f"[sync] secret_file {secret}: {e.strerror}") from e
+    return CloudTarget(
+        endpoint=sync.endpoint, bucket=sync.bucket, region=sync.region, access_key_id=sync.access_key_id,
+        secret_access_key=text, prefix=config.server.site,
+    )  # fmt: skip
+
+
+def sync_once(config: Config) -> tuple[int, int]:
+    """Fill the outbox by the rules and send what is due; returns how many objects left and how many were refused."""
+    from edged.publish import cloud
+
+    target, rules = sync_target(config), config.sync.rules()
+    with site.open_store(config, key=True) as store:
+        cloud.fill(store, rules)
+        pushed = cloud.push(store, target, rules, SystemClock())
+        return pushed.sent, pushed.refused
+
+
+def sync_forever(config: Config) -> None:
+    """Send what the rules permit, every interval_s, until SIGTERM."""
+    from edged.publish import cloud
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    target, rules = sync_target(config), config.sync.rules()
+    with site.open_store(config, key=True) as store:
+        cloud.run(store, target, rules, SystemClock(), config.sync.interval_s, stop.is_set)

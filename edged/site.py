@@ -1,0 +1,146 @@
+"""A site: its folder, keys and configuration; made by `edged init`, opened by every process of it.
+
+Guarantees: no key is ever made over an existing one; private keys are 0600 in a folder of 0700. Does not guarantee that a
+key stays secret once it is carried to a camera: hand over `keys/cam-<id>.*` by a way that you trust, then remove it here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edged.clock import Clock, SystemClock
+from edged.config import Config, size
+from edged.errors import Misconfigured
+from edged.storage import seal
+from edged.storage.store import Store
+from edged.wire.link import Endpoint, Link, Tls, Will
+
+if TYPE_CHECKING:
+    from edged.publish.trust import Repository
+
+CREDENTIAL = "storage-key"  # systemd LoadCredential= name
+
+
+@dataclass(frozen=True)
+class NewSite:
+    """What a new site is told at birth; the rest of config.toml are defaults."""
+
+    site: str
+    classes: tuple[str, ...]
+    cameras: tuple[str, ...]
+    hosts: tuple[str, ...] = ("localhost", "127.0.0.1")  # names in the broker's certificate
+    task: str = "task"
+    block_s: float = 900
+    mqtt_port: int = 8883
+    web_listen: str = "127.0.0.1:8480"
+    extra: str = ""  # TOML text appended as it is
+
+
+def create(data_dir: Path, new: NewSite, clock: Clock) -> Path:
+    """Make the folder, every key and config.toml; returns the path of the latter. Raises Refused if one is there."""
+    from edged.broker import identity
+    from edged.publish import trust
+
+    keys = data_dir / "keys"
+    config = data_dir / "config.toml"
+    if config.exists():
+        raise Misconfigured(f"{config} is there already", hint="choose another folder, or `edged camera add`")
+    data_dir.mkdir(parents=True, exist_ok=True)
+    keys.mkdir(mode=0o700, exist_ok=True)
+    identity.make_ca(keys, new.site, clock.now())
+    identity.issue(keys, "server", server=True, hosts=new.hosts, now=clock.now())
+    seal.make_key(keys / "storage.key")
+    trust.make_keys(keys / "tuf")
+    trust.Repository(data_dir / "tuf", keys / "tuf", clock).init()
+    for camera in new.cameras:
+        issue_camera(data_dir, camera, clock)
+    config.write_text(render(data_dir, new))
+    return config
+
+
+def issue_camera(data_dir: Path, camera: str, clock: Clock) -> tuple[Path, Path]:
+    """Certificate and key for one camera, signed by the site's CA; returns their paths."""
+    from edged.broker import identity
+
+    tls = identity.issue(data_dir / "keys", camera, server=False, now=clock.now())
+    return Path(tls.cert), Path(tls.key)
+
+
+def render(data_dir: Path, new: NewSite) -> str:
+    """The text of config.toml."""
+    return f"""\
+# edged's configuration. Every key is optional but these; `edged config show` prints them all with their values.
+[server]
+site = "{new.site}"
+data_dir = "{data_dir}"
+
+[task]
+name = "{new.task}"
+classes = [{_quoted(new.classes)}]
+block_s = {new.block_s:g}  # pictures of one camera within so many seconds never part over training and hold-out
+
+[mqtt]
+port = {new.mqtt_port}
+
+[web]
+listen = "{new.web_listen}"
+
+{"".join(f'[[camera]]{chr(10)}id = "{c}"{chr(10)}{chr(10)}' for c in new.cameras)}{new.extra}"""
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def key_file(config: Config) -> Path:
+    """Where the site key is: [storage] key_file, systemd's credential, or the site's own folder."""
+    if config.storage.key_file:
+        return Path(config.storage.key_file)
+    credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / CREDENTIAL
+    return credential if credential.exists() else config.keys_dir / "storage.key"
+
+
+def open_store(config: Config, *, readonly: bool = False, key: bool = False) -> Store:
+    """The site's store; with `key` it can seal and unseal pictures. Raises Misconfigured."""
+    return Store.open(
+        config.data_dir, clock=SystemClock(), site_key=seal.read_key(key_file(config)) if key else None,
+        readonly=readonly, min_free=size(config.storage.min_free),
+    )  # fmt: skip
+
+
+def open_repository(config: Config, clock: Clock) -> Repository:
+    """The signed metadata of this site's models."""
+    from edged.publish.trust import Repository
+
+    return Repository(config.data_dir / "tuf", config.keys_dir / "tuf", clock)
+
+
+def connect(config: Config, will: Will) -> Link:
+    """The box's link, by mutual TLS with the keys of the site unless the configuration names others."""
+    from edged.wire.paho import PahoLink
+
+    tls = config.mqtt.tls
+    endpoint = Endpoint(
+        config.mqtt.host, config.mqtt.port, client_id="server",
+        tls=Tls(
+            tls.ca or str(config.keys_dir / "ca.pem"),
+            tls.cert or str(config.keys_dir / "server.pem"),
+            tls.key_file or str(config.keys_dir / "server.key"),
+        ),
+    )  # fmt: skip
+    return PahoLink(endpoint, will)
+
+
+def agent_command(data_dir: Path, site: str, host: str, port: int, camera: str) -> list[str]:
+    """The camera's program as a process of this machine, with the keys that lie in the site's folder."""
+    keys = data_dir / "keys"
+    return [
+        sys.executable, "-m", "agent", "run", "--site", site, "--camera", camera, "--broker", f"{host}:{port}",
+        "--ca", str(keys / "ca.pem"), "--cert", str(keys / f"cam-{camera}.pem"), "--key", str(keys / f"cam-{camera}.key"),
+        "--root", str(data_dir / "tuf" / "1.root.json"), "--state", str(data_dir / "cameras" / camera),
+    ]  # fmt: skip
