@@ -8,6 +8,7 @@ enough: `Thinned.more` says that it was not, and the daemon runs it again on its
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from dataclasses import dataclass
@@ -42,44 +43,39 @@ def used(store: Store) -> int:
 
 
 def run(store: Store, now: float, *, max_age_s: float, max_bytes: int, max_share: float = MAX_SHARE) -> Thinned:
-    """One run. Audited by its caller's counters, not in the audit log: it is the configured rule, nobody's act."""
+    """One run at box time `now`. It is the configured rule and nobody's act: counted by its caller, not audited."""
     with store.transaction():
         total = int(store.value("select count(*) from object"))
         cap = max(1, math.floor(total * max_share))
-        size = used(store)
-        held = snapshots.ever_held(store)
+        excess = used(store) - max_bytes
+        held = json.dumps(sorted(snapshots.ever_held(store)))
         chosen: list[str] = []
         taken = 0
-        more = False
-        for row in _victims(store, held):
-            expired = row.rank == 0 and row.created < now - max_age_s
-            if not expired and size - taken <= max_bytes:
-                if row.rank == 0:
-                    continue  # younger ones of this rank are not expired either, but later ranks may still be needed
-                break
-            if len(chosen) == cap:
-                more = True
-                break
-            chosen.append(row.id)
-            taken += row.size
+        for last, rank in enumerate(_RANKS):
+            victims = store.rows(
+                f"{_VICTIMS} and {rank} order by o.created, o.id limit ?2", (held, cap + 1 - len(chosen))
+            )
+            for v in victims:
+                if taken >= excess and (last or v["created"] >= now - max_age_s):
+                    break
+                chosen.append(v["id"])
+                taken += v["size"]
+        more = len(chosen) > cap
+        if more:
+            taken -= int(store.value("select size from object where id = ?", (chosen.pop(),)))
         objects.forget(store, chosen)
     objects.remove_files(store, chosen)
     return Thinned(len(chosen), taken, more)
 
 
-@dataclass(frozen=True)
-class _Victim:
-    id: str
-    size: int
-    created: float
-    rank: int  # 0 no human label, 1 labelled, 2 held out
-
-
-def _victims(store: Store, held: set[str]) -> list[_Victim]:
-    rows = store.rows(
-        "select o.id, o.size, o.created, s.id as sample, exists (select 1 from label l where l.sample = s.id"
-        " and l.source = 'human' and l.undone is null) as labelled from object o left join sample s on s.object = o.id"
-        " where not exists (select 1 from outbox x where x.source = 'object:' || o.id and x.state = 'queued')"
-    )
-    victims = [_Victim(r["id"], r["size"], r["created"], 2 if r["sample"] in held else r["labelled"]) for r in rows]
-    return sorted(victims, key=lambda v: (v.rank, v.created, v.id))
+_LABELLED = (
+    "exists (select 1 from sample s join label l on l.sample = s.id"
+    " where s.object = o.id and l.source = 'human' and l.undone is null)"
+)
+_HELD = "exists (select 1 from sample s where s.object = o.id and s.id in (select value from json_each(?1)))"
+# In the order they go; only the first goes by age.
+_RANKS = (f"not {_LABELLED} and not {_HELD}", f"{_LABELLED} and not {_HELD}", _HELD)
+_VICTIMS = (
+    "select o.id, o.size, o.created from object o where not exists"
+    " (select 1 from outbox x where x.source = 'object:' || o.id and x.state = 'queued')"
+)

@@ -206,6 +206,7 @@ create table outbox (
     etag        text not null default '',
     detail      text not null default ''
 ) strict;
+create index outbox_queued on outbox (source) where state = 'queued';
 
 -- What a person or a command asked the daemon to do.
 create table request (
