@@ -45,7 +45,7 @@ def to_onnx(net: nn.Module, px: int) -> bytes:
         )
     data = out.getvalue()
     onnx.checker.check_model(onnx.load_model_from_string(data), full_check=True)
-    _compare(folded, data, px)
+    compare(folded, data, px)
     return data
 
 
@@ -61,7 +61,7 @@ def fold(net: nn.Module) -> nn.Module:
     return nn.Sequential(*layers).eval()
 
 
-def _compare(net: nn.Module, data: bytes, px: int) -> None:
+def compare(net: nn.Module, data: bytes, px: int) -> None:
     batch = preprocess.marshal(preprocess.to_float([patterns.picture(seed, px) for seed in range(5)], px))
     with torch.inference_mode():
         wanted = net(torch.from_numpy(batch)).numpy()

@@ -37,7 +37,7 @@ class State(msgspec.Struct):
     seconds: float = 0.0
     best_epoch: int = 0
     best_accuracy: float = -1.0
-    best_loss: float = math.inf
+    kept_epoch: int = 0  # whose weights are kept
     curve: list[tuple[int, float, float, float]] = []  # epoch, training loss, tune loss, tune accuracy
     stopped: str = ""  # why it ended before its last epoch, a sentence
 
@@ -55,18 +55,19 @@ def fit(
     clock: Clock,
     progress: Progress,
 ) -> State:
-    """Train `net` in place and leave its best weights (by tune accuracy, then loss) in it.
+    """Train `net` in place and leave the weights of the kept epoch in it (the latest that is about as good as the
+    best).
 
     Raises Refused when the loss stops being a number.
     """
     torch.manual_seed(job.seed)
     optimiser = torch.optim.AdamW(_groups(net, job.weight_decay), lr=job.lr)
-    state, best = State(), _copy(net)
+    state, kept = State(), _copy(net)
     if checkpoint.exists():
-        state, best = _resume(checkpoint, net, optimiser) or (state, best)
+        state, kept = _resume(checkpoint, net, optimiser) or (state, kept)
     pixels = torch.from_numpy(train.pixels)
     labels = torch.from_numpy(train.labels)
-    weights = _weights(train, job.balance)
+    weights = chances(train, job.balance)
     per_epoch = min(len(train), job.epoch_samples) if job.epoch_samples else len(train)
     steps = max(1, per_epoch // job.batch)
     started = clock.monotonic() - state.seconds
@@ -100,15 +101,19 @@ def fit(
         state.epoch += 1
         state.seconds = clock.monotonic() - started
         state.curve.append((state.epoch, round(total / steps, 5), round(tune_loss, 5), round(accuracy, 5)))
-        if (accuracy, -tune_loss) > (state.best_accuracy, -state.best_loss):
-            state.best_epoch, state.best_accuracy, state.best_loss, best = state.epoch, accuracy, tune_loss, _copy(net)
+        # Breiman's rule: the latest epoch within one standard error of the best is kept. The single best of a small
+        # tune split is mostly luck, and the rate's last, smallest steps are what generalises.
+        if accuracy > state.best_accuracy:
+            state.best_epoch, state.best_accuracy = state.epoch, accuracy
+        if accuracy >= state.best_accuracy - _standard_error(state.best_accuracy, len(tune)):
+            state.kept_epoch, kept = state.epoch, _copy(net)
         if state.epoch - state.best_epoch >= job.patience:
             state.stopped = f"no better on the tune split for {job.patience} epochs"
         elif state.epoch < job.epochs and state.seconds * (1 + 1 / state.epoch) > job.max_minutes * 60:
             state.stopped = f"another epoch would not fit into {job.max_minutes:g} minutes"
-        _save(checkpoint, net, best, optimiser, state)
+        _save(checkpoint, net, kept, optimiser, state)
         progress(state, state.epoch / job.epochs)
-    net.load_state_dict(best)
+    net.load_state_dict(kept)
     net.eval()
     return state
 
@@ -156,6 +161,12 @@ def augment(pixels: Tensor, dice: torch.Generator, job: TrainJob, strength: floa
     return ((images - mean) * (1 + gain) + mean + offset * 128).clamp(0, 255)
 
 
+def _standard_error(accuracy: float, n: int) -> float:
+    """Of a share of n; half a picture is added on both sides so that 100 % is not beyond doubt."""
+    p = (accuracy * n + 0.5) / (n + 1)
+    return math.sqrt(p * (1 - p) / n) if n else 0.0
+
+
 def _groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Weight decay on kernels only: decaying batch norm's and bias' few numbers does nothing good."""
     kernels = [p for p in net.parameters() if p.ndim > 1]
@@ -163,7 +174,7 @@ def _groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
     return [{"params": kernels, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def _weights(pictures: Pictures, balance: float) -> Tensor:
+def chances(pictures: Pictures, balance: float) -> Tensor:
     """Chance of each picture to be drawn: groups (class, camera) of n pictures weigh n ** (1 - balance) in all."""
     groups = list(zip(pictures.labels.tolist(), pictures.cameras, strict=True))
     sizes = Counter(groups)
@@ -182,10 +193,10 @@ def _copy(net: nn.Module) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in net.state_dict().items()}
 
 
-def _save(path: Path, net: nn.Module, best: dict[str, Tensor], optimiser: torch.optim.Optimizer, state: State) -> None:
+def _save(path: Path, net: nn.Module, kept: dict[str, Tensor], optimiser: torch.optim.Optimizer, state: State) -> None:
     from safetensors.torch import save
 
-    tensors = {f"net.{k}": v for k, v in net.state_dict().items()} | {f"best.{k}": v for k, v in best.items()}
+    tensors = {f"net.{k}": v for k, v in net.state_dict().items()} | {f"kept.{k}": v for k, v in kept.items()}
     for i, slots in optimiser.state_dict()["state"].items():
         tensors |= {f"adam.{i}.{name}": value for name, value in slots.items()}
     durable.write(
@@ -208,4 +219,4 @@ def _resume(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> tup
             _, i, name = key.split(".")
             slots.setdefault(int(i), {})[name] = value
     optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
-    return state, {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}
+    return state, {k[5:]: v for k, v in tensors.items() if k.startswith("kept.")}

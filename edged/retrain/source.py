@@ -71,29 +71,27 @@ def open_source(job: Job) -> Iterator[Source]:
         yield Source(store, job.snapshot)
 
 
-def metadata(onnx_bytes: bytes) -> dict[str, str]:
-    """metadata_props of an ONNX file."""
+def parse(data: bytes) -> Any:
+    """ONNX bytes -> onnx.ModelProto; raises Refused for anything else."""
     import onnx
-
-    return {p.key: p.value for p in _parse(onnx, onnx_bytes).metadata_props}
-
-
-def with_metadata(onnx_bytes: bytes, values: dict[str, str]) -> bytes:
-    """The same model with these metadata_props, in order of their names."""
-    import onnx
-
-    model = _parse(onnx, onnx_bytes)
-    merged = {p.key: p.value for p in model.metadata_props} | values
-    del model.metadata_props[:]
-    for key in sorted(merged):
-        model.metadata_props.add(key=key, value=merged[key])
-    return bytes(model.SerializeToString(deterministic=True))
-
-
-def _parse(onnx: Any, data: bytes) -> Any:
     from google.protobuf.message import DecodeError
 
     try:
         return onnx.load_model_from_string(data)
     except DecodeError as e:
         raise Refused("not an ONNX file", code="bad_model") from e
+
+
+def metadata(data: bytes) -> dict[str, str]:
+    """metadata_props of an ONNX file."""
+    return {p.key: p.value for p in parse(data).metadata_props}
+
+
+def with_metadata(data: bytes, values: dict[str, str]) -> bytes:
+    """The same model with these metadata_props, in order of their names."""
+    model = parse(data)
+    merged = {p.key: p.value for p in model.metadata_props} | values
+    del model.metadata_props[:]
+    for key in sorted(merged):
+        model.metadata_props.add(key=key, value=merged[key])
+    return bytes(model.SerializeToString(deterministic=True))

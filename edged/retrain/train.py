@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from msgspec import Struct
 from safetensors import SafetensorError
@@ -21,10 +20,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from edged import engine
 from edged.clock import Clock
 from edged.errors import Corrupt, Refused
-from edged.retrain import export, fit, pictures, source, zoo
+from edged.retrain import export, fit, measure, pictures, source, zoo
 from edged.retrain.jobs import Progress, TrainJob
 from edged.retrain.pictures import Pictures
 
@@ -40,7 +38,7 @@ class Trained(Struct, frozen=True):
     train_samples: int
     skipped: int  # crops that could not be read
     epochs: int  # done, over all resumptions
-    best_epoch: int
+    kept_epoch: int  # whose weights were exported
     seconds: float
     curve: tuple[tuple[int, float, float, float], ...]
     start: str  # "" = from scratch
@@ -58,7 +56,7 @@ def run(job: TrainJob, job_dir: Path, *, clock: Clock, progress: Callable[[Progr
         start = store.weights(job.start) if job.start else b""
         net, state = teach(job, train, tune, start, job_dir / "checkpoint.safetensors", clock=clock, progress=progress)
         progress(Progress(1.0, 0.0, "exporting", state.epoch))
-        weights = store.put_weights(_weights(net, job))
+        weights = store.put_weights(weights_of(net, job))
         delivered = source.with_metadata(
             export.to_onnx(net, job.arch.input_px),
             {source.WEIGHTS: weights, "edged.classes": json.dumps(job.classes), "edged.arch": job.arch.name},
@@ -69,12 +67,12 @@ def run(job: TrainJob, job_dir: Path, *, clock: Clock, progress: Callable[[Progr
         sha256=sha256,
         weights_sha256=weights,
         size=len(delivered),
-        tune_accuracy=accuracy(delivered, tuned, threads=job.threads),
+        tune_accuracy=measure.accuracy(delivered, tuned, threads=job.threads),
         tune_samples=len(tune),
         train_samples=len(train),
         skipped=train.skipped + tune.skipped,
         epochs=state.epoch,
-        best_epoch=state.best_epoch,
+        kept_epoch=state.kept_epoch,
         seconds=round(state.seconds, 2),
         curve=tuple(state.curve),
         start=job.start,
@@ -125,13 +123,6 @@ def teach(
     return net, state
 
 
-def accuracy(model: bytes, pics: Pictures, *, threads: int = 1, runtime: str = "auto") -> float:
-    """Share of pictures that the delivered bytes classify right, by the engine; 0 of none."""
-    loaded = engine.load(model, runtime=runtime, threads=threads)
-    answers = [loaded.run(batch)[0].argmax(1) for batch in pics.batches(16)]
-    return float((np.concatenate(answers) == pics.labels).mean()) if answers else 0.0
-
-
 def _check_data(job: TrainJob, train: Pictures) -> None:
     if len(job.classes) < 2:
         raise Refused(f"one class only ({', '.join(job.classes)}): there is nothing to tell apart", code="one_class")
@@ -148,7 +139,7 @@ def _check_data(job: TrainJob, train: Pictures) -> None:
         raise Refused(f"no labelled crop in the train split shows: {', '.join(missing)}", code="missing_class")
 
 
-def _weights(net: nn.Module, job: TrainJob) -> bytes:
+def weights_of(net: nn.Module, job: TrainJob) -> bytes:
     tensors = {k: v.contiguous() for k, v in net.state_dict().items()}
     # One key: safetensors writes several in an order that changes from run to run, and the file's name is its hash.
     return bytes(save_tensors(tensors, {"edged": json.dumps([job.arch.name, job.arch.input_px, job.classes])}))

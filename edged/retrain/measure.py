@@ -1,0 +1,85 @@
+"""What delivered bytes do under the engine: their answers, and how long the camera's own pipeline takes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edged import engine
+from edged.clock import Clock, stopwatch
+from edged.engine import patterns, preprocess
+from edged.errors import Refused
+from edged.retrain import source
+from edged.retrain.pictures import Pictures
+
+REGIONS = ((40, 60, 224, 224), (420, 80, 300, 280), (760, 300, 180, 220), (960, 420, 260, 260))
+STAGES = ("cut", "to_float", "marshal", "infer", "decode")
+
+
+def input_px(model: bytes) -> int:
+    """The side of the square input of an ONNX file. Raises Refused when it is not [n, 3, px, px]."""
+    dims = source.parse(model).graph.input[0].type.tensor_type.shape.dim
+    sides = [d.dim_value for d in dims]
+    if len(sides) != 4 or sides[1] != 3 or sides[2] != sides[3] or sides[2] < 8:
+        raise Refused(f"the model's input is {sides}, not [n, 3, px, px]", code="bad_model")
+    return int(sides[2])
+
+
+def answers(model: bytes, pics: Pictures, *, threads: int = 1, runtime: str = "auto") -> NDArray[np.int64]:
+    """The class index that the delivered bytes give each picture."""
+    loaded = engine.load(model, runtime=runtime, threads=threads)
+    found = [preprocess.decode(loaded.run(batch)[0])[0] for batch in pics.batches(16)]
+    return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+def accuracy(model: bytes, pics: Pictures, *, threads: int = 1, runtime: str = "auto") -> float:
+    """Share of right answers; 0 of no pictures."""
+    return float((answers(model, pics, threads=threads, runtime=runtime) == pics.labels).mean()) if len(pics) else 0.0
+
+
+def frame_times(loaded: engine.Engine, px: int, *, seconds: float, clock: Clock) -> dict[str, NDArray[np.float64]]:
+    """Milliseconds of each stage for one 1280x720 frame with four regions, again and again for `seconds` (10 at least).
+
+    Includes all that the camera does with a decoded frame but drawing; decoding the JPEG is not included.
+    """
+    frame = np.ascontiguousarray(np.tile(patterns.picture(7, 720), (1, 2, 1))[:, :1280])
+    runs: list[list[float]] = []
+    for _ in range(3):
+        _one(loaded, frame, px)
+    until = clock.monotonic() + seconds
+    while len(runs) < 10 or (clock.monotonic() < until and len(runs) < 100_000):
+        runs.append(_one(loaded, frame, px))
+    table = np.array(runs) * 1000
+    return {name: table[:, i] for i, name in enumerate(STAGES)}
+
+
+def _one(loaded: engine.Engine, frame: NDArray[np.uint8], px: int) -> list[float]:
+    marks = [stopwatch()]
+    crops = [preprocess.cut(frame, *region) for region in REGIONS]
+    marks.append(stopwatch())
+    tensors = preprocess.to_float(crops, px)
+    marks.append(stopwatch())
+    batch = preprocess.marshal(tensors)
+    marks.append(stopwatch())
+    (logits,) = loaded.run(batch)
+    marks.append(stopwatch())
+    preprocess.decode(logits)
+    marks.append(stopwatch())
+    return [b - a for a, b in pairwise(marks)]
+
+
+def known_answer(model: bytes, px: int, *, seeds: Iterable[int] = range(6)) -> dict[str, object]:
+    """What a healthy camera must compute: logits of pictures drawn from seeds, and how far it may be off.
+
+    The tolerance covers what runtimes and instruction sets differ by: four times the largest difference between the
+    runtimes installed here, at least 2 % of the largest logit (int8 rounds differently with and without VNNI).
+    """
+    seeds = tuple(seeds)
+    batch = preprocess.marshal(preprocess.to_float([patterns.picture(seed, px) for seed in seeds], px))
+    found = [engine.load(model, runtime=name).run(batch)[0] for name in engine.runtimes()]
+    apart = max(float(np.abs(other - found[0]).max()) for other in found)
+    tolerance = max(4 * apart, 0.02 * float(np.abs(found[0]).max()), 1e-3)
+    return {"seeds": list(seeds), "px": px, "logits": found[0].round(6).tolist(), "tolerance": round(tolerance, 6)}
