@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +24,14 @@ from edged.clock import SystemClock
 from edged.errors import EXIT_FAILED, EXIT_UNREACHABLE, EdgedError, Misconfigured, Refused, Unavailable
 
 if TYPE_CHECKING:
+    from agent.run import Options
     from agent.settings import Settings
+    from agent.slots import Slot
+    from agent.source import Shot, Source
 
 SCHEMA_VERSION = 1
+LIVE = ("v4l2:", "rtsp:")
+REOPEN_S = 5.0
 CONNECT_S = 10.0  # how long `test` waits for the broker
 
 
@@ -76,7 +81,7 @@ def _run(settings: Settings, once: bool) -> int:
 
         cv2.setNumThreads(settings.threads)
         clock = SystemClock()
-        shots = _source(settings, clock)
+        shots = _shots(settings, clock)
         link = PahoLink(endpoint, run.will(settings.site, settings.camera))
         previous = {n: signal.signal(n, stop) for n in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -88,12 +93,13 @@ def _run(settings: Settings, once: bool) -> int:
             agent.run(lambda: stopping, once=once)
         finally:
             link.close()
+            shots.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
     return 0
 
 
-def _options(s: Settings) -> Any:
+def _options(s: Settings) -> Options:
     from agent.run import Options
 
     return Options(
@@ -103,12 +109,25 @@ def _options(s: Settings) -> Any:
     )  # fmt: skip
 
 
-def _source(settings: Settings, clock: SystemClock) -> Any:
-    from agent import source
+def _source(s: Settings, clock: SystemClock) -> Source:
+    from agent.source import open_source
 
-    if not settings.source:
-        raise Misconfigured("no source is given", hint="--source FOLDER, VIDEO, a device number or scene:")
-    return source.open_source(settings.source, clock=clock, fps=settings.fps)
+    if not s.source:
+        raise Misconfigured("no source is given", hint="--source folder:DIR, file:CLIP, v4l2:/dev/video0, scene:PLACE")
+    return open_source(s.source, fps=s.fps, clock=clock, limit=s.limit)
+
+
+def _shots(s: Settings, clock: SystemClock) -> Generator[Shot | None]:
+    """The source; a live camera that went away is opened anew every few seconds, anything else ends."""
+    while True:
+        with _source(s, clock) as source:
+            yield from source
+            logging.info("%s: %s", s.source, source.tally.ended or "no more pictures")
+        if not s.source.startswith(LIVE) or s.limit is not None:
+            return
+        opens_at = clock.monotonic() + REOPEN_S
+        while clock.monotonic() < opens_at:
+            yield None
 
 
 def _root(settings: Settings) -> bytes:
@@ -159,7 +178,7 @@ def _test(settings: Settings, as_json: bool) -> int:
     return 0 if all(ok for ok, _ in checks.values()) else EXIT_FAILED
 
 
-def _try(check: Any) -> tuple[bool, str]:
+def _try(check: Callable[[], str]) -> tuple[bool, str]:
     try:
         return True, check()
     except (Refused, Unavailable) as e:
@@ -187,13 +206,12 @@ def _test_broker(settings: Settings) -> str:
 def _test_source(settings: Settings) -> str:
     clock = SystemClock()
     end = clock.monotonic() + CONNECT_S
-    for shot in _source(settings, clock):
-        if shot is not None:
-            picture = f"{shot.image.shape[1]}x{shot.image.shape[0]}" if shot.image is not None else "a JPEG"
-            return f"{settings.source} gives {picture} ({shot.kind})"
-        if clock.monotonic() > end:
-            break
-        clock.sleep(0.02)
+    with _source(settings, clock) as source:
+        for shot in source:
+            if shot is not None:
+                return f"{settings.source} gives {shot.image.shape[1]}x{shot.image.shape[0]} ({shot.kind})"
+            if clock.monotonic() > end:
+                break
     raise Unavailable(f"{settings.source} gave no picture")
 
 
@@ -244,7 +262,7 @@ def _status(state: Path, as_json: bool) -> int:
     return 0
 
 
-def _model_words(slot: Any) -> str:
+def _model_words(slot: Slot | None) -> str:
     return f"{slot.name} release {slot.release} ({slot.sha256[:12]})" if slot else "no model"
 
 
@@ -287,8 +305,11 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--cert", metavar="PEM", help="this camera's certificate")
         sub.add_argument("--key", metavar="PEM")
         sub.add_argument("--root", metavar="JSON", help="root of trust for models, from the box")
-        sub.add_argument("--source", metavar="SRC", help="folder, video, device number, scene:...")
-        sub.add_argument("--fps", type=float, metavar="N")
+        sub.add_argument(
+            "--source", metavar="SRC", help="folder:DIR, file:CLIP, v4l2:/dev/video0, rtsp://..., scene:PLACE, ..."
+        )
+        sub.add_argument("--fps", type=float, metavar="N", help="pictures a second at most (5); 0 = as they come")
+        sub.add_argument("--limit", type=int, metavar="N", help="end the source after N pictures")
         sub.add_argument("--hardware", metavar="ID", help="releases are signed for hardware (default: generic)")
         sub.add_argument("--runtime", choices=("auto", "openvino", "onnxruntime"))
         sub.add_argument("--threads", type=int, metavar="N")

@@ -132,18 +132,5 @@ def encode(image: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:
     return data.tobytes()
 
 
-def decode(jpeg: bytes) -> NDArray[np.uint8]:
-    """uint8 [h, w, 3] BGR of a JPEG from the camera's own source. Raises Refused for anything else."""
-    import cv2
-
-    try:
-        image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as e:
-        raise Refused(f"the source's picture does not decode: {e}", code="bad_picture") from e
-    if image is None:
-        raise Refused("the source's picture does not decode", code="bad_picture")
-    return np.asarray(image, dtype=np.uint8)
-
-
 def _unit(value: float) -> float:
     return min(1.0, max(0.0, value))

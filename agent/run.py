@@ -188,7 +188,7 @@ class Agent:
         return True
 
     def _shoot(self, shot: Shot, began: float, now: float) -> None:
-        image = shot.image if shot.image is not None else pipeline.decode(shot.jpeg or b"")
+        image = shot.image
         height, width = image.shape[:2]
         boxes = ((0, 0, width, height),) if shot.kind == "roi" else shot.regions
         if boxes is None:

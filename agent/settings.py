@@ -34,7 +34,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     ca: str = ""
     cert: str = ""
     key: str = ""
-    fps: Annotated[float, Meta(gt=0, le=240)] | None = None
+    fps: Annotated[float, Meta(ge=0, le=240)] = 5.0  # at most; 0 = as fast as the source gives them
+    limit: Annotated[int, Meta(ge=1)] | None = None  # pictures, then the source ends
     truth: str = ""
     preview: str = ""
     hardware: Annotated[str, Meta(min_length=1, max_length=120)] = "generic"
