@@ -283,6 +283,7 @@ def _open(target: CloudTarget) -> S3Store:
         access_key_id=target.access_key_id,
         secret_access_key=target.secret_access_key,
         virtual_hosted_style_request=False,
+        skip_signature=False,
         # An upload at 1 Mb/s takes 50 s for the largest model: the limit on the whole request must be generous.
         client_options={"allow_http": plain, "connect_timeout": "10s", "timeout": "10m"},
         retry_config={
