@@ -135,7 +135,7 @@ class Loop:
             block_s=self.rules.block_s, seed=self.rules.seed, weak=labels.effective(self.store, ("teacher",)),
             held=snapshots.ever_held(self.store),
         )  # fmt: skip
-        counts = {part: len(body[part]) for part in ("train", "tune", "holdout")}  # type: ignore[literal-required]
+        counts = {part: len(body[part]) for part in ("train", "tune", "holdout")}
         told = ", ".join(f"{n} {part}" for part, n in counts.items())
         return {"snapshot": snapshots.add(self.store, body), **counts, "told": told}
 

@@ -54,7 +54,7 @@ def create(data_dir: Path, new: NewSite, clock: Clock) -> Path:
     keys.mkdir(mode=0o700, exist_ok=True)
     identity.make_ca(keys, new.site, clock.now())
     identity.issue(keys, "server", server=True, hosts=new.hosts, now=clock.now())
-    seal.make_key(keys / "storage.key")
+    Store.open(data_dir, clock=clock, site_key=seal.make_key(keys / "storage.key")).close()
     trust.make_keys(keys / "tuf")
     trust.Repository(data_dir / "tuf", keys / "tuf", clock).init()
     for camera in new.cameras:
