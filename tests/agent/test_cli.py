@@ -1,0 +1,182 @@
+"""The command as an operator meets it: exit codes, sentences, SIGTERM, what it imports."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from agent import cli, settings
+from edged.clock import SystemClock
+from edged.errors import Misconfigured
+from edged.publish import trust
+
+
+@pytest.fixture
+def closed_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture
+def arguments(tmp_path, closed_port):
+    """All that `run` and `test` need, with a broker that is not there and a folder of two pictures."""
+    from agent.pipeline import encode
+    from edged.engine import patterns
+
+    trust.make_keys(tmp_path / "keys")
+    trust.Repository(tmp_path / "tuf", tmp_path / "keys", SystemClock()).init()
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(2):
+        (pictures / f"{i}.jpg").write_bytes(encode(patterns.picture(i, 96)))
+    return [
+        "--site", "plant-a", "--camera", "gate", "--broker", f"127.0.0.1:{closed_port}",
+        "--root", str(tmp_path / "tuf" / "1.root.json"), "--state", str(tmp_path / "state"),
+        "--source", f"folder:{pictures}?kind=roi", "--fps", "0",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def broker_away(monkeypatch):
+    monkeypatch.setattr(cli, "CONNECT_S", 0.3)
+
+
+def test_run_without_a_broker_fills_the_spool_and_sigterm_ends_it_well(arguments, tmp_path, capsys):
+    child = subprocess.Popen([sys.executable, "-m", "agent", "run", *arguments], stderr=subprocess.PIPE, text=True)
+    try:
+        clock = SystemClock()
+        while len(list((tmp_path / "state/spool").glob("*.frame"))) < 2:
+            assert child.poll() is None, child.stderr.read()
+            clock.sleep(0.05)
+        assert cli.main(["run", *arguments]) == 1  # a second agent on the same state
+        assert "another agent" in capsys.readouterr().err
+    finally:
+        child.send_signal(signal.SIGTERM)
+        _, errors = child.communicate(timeout=30)
+    assert child.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert cli.main(["status", "--state", str(tmp_path / "state"), "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["spool"]["frames"] == 2
+    assert (status["model"], status["job"]) == (None, None)
+
+
+def test_test_says_what_works_and_exits_5_without_a_broker(arguments, broker_away, capsys):
+    assert cli.main(["test", *arguments, "--json"]) == 5
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert {k: v["ok"] for k, v in checks.items()} == {"root": True, "broker": False, "source": True, "model": True}
+    assert "96x96" in checks["source"]["detail"]
+    assert cli.main(["test", *arguments]) == 5
+    assert "FAIL broker" in capsys.readouterr().out
+
+
+def test_status_of_a_camera_with_a_model(site, capsys):
+    site.start()
+    site.install(3)
+    site.agent.close()
+    state = str(site.folder / "state")
+    assert cli.main(["status", "--state", state]) == 0
+    words = capsys.readouterr().out
+    assert "parking release 3" in words
+    assert "job-3: SUCCEEDED" in words
+    assert cli.main(["status", "--state", state, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema_version"] == 1
+    assert document["model"]["release"] == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--broker", "192.0.2.1:1883"], "in the clear"),
+        (["--broker", "nowhere"], "HOST:PORT"),
+        (["--camera", "Gate!"], "camera"),
+        (["--ca", "x.pem"], "all of ca, cert and key"),
+        (["--root", "/nonexistent"], "/nonexistent"),
+        (["--source", "folder:/nonexistent"], "/nonexistent"),
+        (["--source", "cctv:1"], "cctv"),
+    ],
+)
+def test_settings_that_cannot_work_exit_78_with_a_sentence(arguments, change, words, capsys):
+    assert cli.main(["run", *arguments, *change]) == 78
+    assert words in capsys.readouterr().err
+
+
+def test_a_root_that_is_none_is_found_before_anything_starts(arguments, tmp_path, capsys):
+    (tmp_path / "tuf" / "1.root.json").write_text("{}")
+    assert cli.main(["run", *arguments, "--json"]) == 78
+    error = json.loads(capsys.readouterr().err.splitlines()[-1])["error"]
+    assert error["code"] == "misconfigured"
+    assert "root of trust" in error["message"]
+
+
+def test_a_root_whose_signature_is_broken_is_found(arguments, tmp_path, capsys):
+    path = tmp_path / "tuf" / "1.root.json"
+    document = json.loads(path.read_text())
+    document["signed"]["expires"] = "2099-01-01T00:00:00Z"
+    path.write_text(json.dumps(document))
+    assert cli.main(["run", *arguments]) == 78
+    assert "root of trust" in capsys.readouterr().err
+
+
+def test_status_where_no_agent_ever_was_exits_78(tmp_path):
+    assert cli.main(["status", "--state", str(tmp_path)]) == 78
+    assert cli.main(["status"]) == 78
+
+
+def test_unknown_options_exit_2():
+    with pytest.raises(SystemExit) as e:
+        cli.main(["run", "--sight", "x"])
+    assert e.value.code == 2
+
+
+FILE = """
+site = "plant-a"
+camera = "gate"
+broker = "127.0.0.1:1883"
+root = "root.json"
+state = "/var/lib/edged-agent"
+fps = 2.5
+"""
+
+
+def test_the_command_line_wins_over_the_file(tmp_path):
+    file = tmp_path / "agent.toml"
+    file.write_text(FILE)
+    s = settings.read(file, {"fps": 4.0, "camera": None})
+    assert (s.fps, s.camera, s.window) == (4.0, "gate", 8)
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "hint"),
+    [
+        ('brocker = "x:1"', "brocker", "broker"),
+        ("threads = 0", "threads", ""),
+        ("fsync = 3", "fsync", ""),
+        ("= broken", "not TOML", ""),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(tmp_path, line, words, hint):
+    file = tmp_path / "agent.toml"
+    file.write_text(FILE + line + "\n")
+    with pytest.raises(Misconfigured, match=words) as e:
+        settings.read(file, {})
+    assert hint in e.value.hint
+
+
+def test_light_verbs_import_nothing_heavy_and_the_loop_never_torch():
+    code = """
+import sys
+import agent.cli
+heavy = {"cv2", "tuf", "openvino", "onnxruntime", "torch", "onnx", "flask", "sqlite_utils"}
+print(sorted(heavy & set(sys.modules)))
+import agent.run, agent.source
+print(sorted({"torch", "onnx", "flask", "sqlite_utils", "openvino", "onnxruntime", "edged.publish"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True)
+    assert done.stdout.split("\n")[:2] == ["[]", "[]"]
