@@ -314,7 +314,8 @@ class PahoLink:
         with self._changed:
             topic_filter = self._subscribing.pop(mid, "?")
             refused = [reason for reason in reasons if reason.is_failure]
-            self._counts["refused_subscriptions"] += len(refused)
+            if refused:
+                self._counts["refused_subscriptions"] += len(refused)
         for reason in refused:
             said = _said(reason, properties)
             log.warning("%s: the broker refused to subscribe %s: %s", self._endpoint.client_id, topic_filter, said)

@@ -1,0 +1,86 @@
+"""Who may publish and who may subscribe what. Pure; the one table, from which mosquitto's file is written too.
+
+Guarantees: what is not listed here is refused; a subscription is granted only if every topic that it could ever match
+may be read. Does not guarantee: that an identity is true (the certificate says that) or that a payload is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from edged.wire.topics import ROOT, matches
+
+SERVER = "server"  # the box itself; reads and writes everything of its site
+PROBE = "probe"  # may connect and nothing else, so that `edged doctor` can try the door without throwing anyone out
+RESERVED = frozenset({SERVER, PROBE})  # names that no camera may have
+
+CAMERA_WRITES = (
+    "state", "info", "frame", "roi", "stats", "result", "model/reported", "model/want", "phase", "drift",
+    "capture/state", "enabled/state",
+)  # fmt: skip
+CAMERA_READS = ("receipt", "capture/set", "enabled/set", "model/desired")
+CAMERA_NEVER_RETAINS = frozenset({"frame", "roi"})  # pixels
+CAMERA_RETAINS_BYTES = 4096
+
+
+class Access(Protocol):
+    """What the hub asks before it lets anything happen."""
+
+    def may_publish(self, identity: str, topic: str, *, size: int, retain: bool) -> bool: ...
+
+    def may_subscribe(self, identity: str, topic_filter: str) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Acl:
+    """The house rules for one site. Any identity that is not reserved is the camera of that name."""
+
+    site: str
+
+    def may_publish(self, identity: str, topic: str, *, size: int, retain: bool) -> bool:
+        """`size` is the payload's length in bytes."""
+        if identity == SERVER:
+            return matches(f"{ROOT}/{self.site}/#", topic)
+        own, leaf = f"{ROOT}/{self.site}/cam/{identity}/", ""
+        if topic.startswith(own):
+            leaf = topic.removeprefix(own)
+        if identity in RESERVED or leaf not in CAMERA_WRITES:
+            return False
+        return not retain or (leaf not in CAMERA_NEVER_RETAINS and size <= CAMERA_RETAINS_BYTES)
+
+    def may_subscribe(self, identity: str, topic_filter: str) -> bool:
+        return any(covers(allowed, topic_filter) for allowed in self.readable(identity))
+
+    def readable(self, identity: str) -> tuple[str, ...]:
+        """The filters that an identity may subscribe to, or to anything narrower."""
+        if identity == SERVER:
+            return (f"{ROOT}/{self.site}/#",)
+        if identity in RESERVED:
+            return ()
+        own = tuple(f"{ROOT}/{self.site}/cam/{identity}/{leaf}" for leaf in CAMERA_READS)
+        return (*own, f"{ROOT}/{self.site}/model/#")
+
+
+class OpenDoor:
+    """Everybody may do everything except write broker topics: for tests of the broker itself."""
+
+    def may_publish(self, identity: str, topic: str, *, size: int, retain: bool) -> bool:
+        return not topic.startswith("$")
+
+    def may_subscribe(self, identity: str, topic_filter: str) -> bool:
+        return True
+
+
+def covers(outer: str, inner: str) -> bool:
+    """True if every topic that the filter `inner` matches is matched by the filter `outer`."""
+    have = inner.split("/")
+    want = outer.split("/")
+    for i, level in enumerate(want):
+        if level == "#":
+            return True
+        if i >= len(have) or have[i] == "#":
+            return False
+        if level not in ("+", have[i]):
+            return False
+    return len(want) == len(have)

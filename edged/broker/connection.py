@@ -1,0 +1,293 @@
+"""One socket: bytes to packets, packets to the hub, keepalive.
+
+Guarantees: no packet larger than the limit is ever gathered; before CONNECT nothing but a small CONNECT is read; bytes
+that are no MQTT 5 end this connection and no other; a client that is silent for 1.5 times its keepalive, or that does
+not read what it is sent, is disconnected, and its will is sent. Does not guarantee: that a slow client gets everything
+(its session's queue is bounded).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from typing import TYPE_CHECKING
+
+import mqtt5
+from mqtt5 import (
+    ConnAckPacket,
+    ConnectPacket,
+    DisconnectPacket,
+    DisconnectReasonCode,
+    PingReqPacket,
+    PingRespPacket,
+    PubAckPacket,
+    PubAckReasonCode,
+    PublishPacket,
+    QoS,
+    SubAckPacket,
+    SubscribePacket,
+    UnsubAckPacket,
+    UnsubscribePacket,
+)
+
+from edged.broker.hub import Denied
+from edged.broker.session import Session
+from edged.errors import Refused
+from edged.wire.topics import check_level
+
+if TYPE_CHECKING:
+    from edged.broker.server import Broker
+
+log = logging.getLogger(__name__)
+
+CONNECT_BYTES = 64 * 1024  # largest CONNECT
+RECEIVE_MAXIMUM = 64  # announced; each message is acknowledged as soon as it is read
+OWED_BYTES = 8 * 1024 * 1024  # answers a client may leave unread before it is thrown out
+LIVELY_BYTES = 1024  # a piece of a large packet counts as a sign of life only if it is at least this long
+GOODBYE_S = 5.0
+OLD_PROTOCOL = (
+    b"\x20\x02\x00\x01"  # MQTT 3.1.1's CONNACK "unacceptable protocol version", which an old client understands
+)
+
+
+class Connection(asyncio.Protocol):
+    """An `Outlet` of its session while it is connected."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._hub = broker.hub
+        self._transport: asyncio.Transport
+        self._gathered = bytearray()
+        self._needed = 2  # bytes that must be there before it is worth looking
+        self._session: Session | None = None
+        self._identity: str | None = None  # of the certificate; None without TLS
+        self._writable = True
+        self._ending = False
+        self._graceful = False
+        self._keepalive_s = 0.0
+        self._heard = broker.hub.clock.monotonic()
+        self._deadline: float | None = self._heard + broker.hub.limits.connect_s
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if not self._broker.admit(self):
+            self._transport.abort()
+            return
+        certificate = transport.get_extra_info("peercert")
+        if certificate is not None:
+            self._identity = common_name(certificate)
+            if self._identity is None:
+                self._fail(DisconnectReasonCode.NOT_AUTHORIZED, "no single usable common name in the certificate")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._broker.connections.discard(self)
+        if self._session is not None:
+            session, self._session = self._session, None
+            self._hub.lost(session, self, graceful=self._graceful)
+        self._ending = True
+
+    def data_received(self, data: bytes) -> None:
+        if self._ending:
+            return
+        self._gathered += data
+        if len(data) >= LIVELY_BYTES:
+            self._heard = self._hub.clock.monotonic()
+        try:
+            while len(self._gathered) >= self._needed and not self._ending:
+                packet = self._next_packet()
+                if packet is not None:
+                    self._handle(packet)
+        except (ValueError, IndexError) as e:  # the codec's two words for "this is no MQTT 5"
+            if self._session is None and "protocol version" in str(e):
+                self._transport.write(OLD_PROTOCOL)
+            self._fail(DisconnectReasonCode.MALFORMED_PACKET, str(e))
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        if self._session is not None:
+            self._hub.flush(self._session)
+
+    # The session's side
+
+    def send(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def ready(self) -> bool:
+        return self._writable and not self._ending
+
+    def end(self, reason: DisconnectReasonCode) -> None:
+        """Say why, if there is someone to tell, and hang up."""
+        if self._ending:
+            return
+        if self._session is not None:
+            self._transport.write(DisconnectPacket(reason_code=reason).write())
+        self._ending = True
+        self._gathered.clear()
+        self._deadline = self._hub.clock.monotonic() + GOODBYE_S
+        self._transport.close()
+
+    def check(self, now: float) -> None:
+        """Once a second: is the client late?"""
+        if self._deadline is not None and now >= self._deadline:
+            self._transport.abort()
+        elif self._keepalive_s and now - self._heard > 1.5 * self._keepalive_s and not self._ending:
+            self._fail(DisconnectReasonCode.KEEP_ALIVE_TIMEOUT, f"silent for {now - self._heard:.0f} s")
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    # Packets
+
+    def _next_packet(self) -> mqtt5.Packet | None:
+        """Take one whole packet off the bytes gathered; None, and `_needed` set, if it is not all there yet."""
+        size = packet_size(self._gathered)
+        if size is None:
+            self._needed = len(self._gathered) + 1
+            return None
+        if size > (CONNECT_BYTES if self._session is None else self._hub.limits.packet_bytes):
+            self._fail(DisconnectReasonCode.PACKET_TOO_LARGE, f"a packet of {size} bytes")
+            return None
+        if len(self._gathered) < size:
+            self._needed = size
+            return None
+        with memoryview(self._gathered) as whole, whole[:size] as view:
+            packet, _ = mqtt5.read(view)
+        del self._gathered[:size]
+        self._needed = 2
+        self._heard = self._hub.clock.monotonic()
+        return packet
+
+    def _handle(self, packet: mqtt5.Packet) -> None:
+        if self._session is None:
+            if isinstance(packet, ConnectPacket):
+                self._connect(packet)
+            else:
+                self._fail(DisconnectReasonCode.PROTOCOL_ERROR, "the first packet is no CONNECT")
+            return
+        match packet:
+            case PublishPacket():
+                self._publish(self._session, packet)
+            case PubAckPacket():
+                self._hub.acknowledge(self._session, packet.packet_id)
+            case PingReqPacket():
+                self._answer(PingRespPacket().write())
+            case SubscribePacket():
+                self._subscribe(self._session, packet)
+            case UnsubscribePacket():
+                codes = self._hub.unsubscribe(self._session, packet.patterns)
+                self._answer(UnsubAckPacket(packet.packet_id, codes).write())
+            case DisconnectPacket():
+                self._goodbye(self._session, packet)
+            case _:
+                self._fail(DisconnectReasonCode.PROTOCOL_ERROR, f"unexpected {type(packet).__name__}")
+
+    def _connect(self, packet: ConnectPacket) -> None:
+        # With a certificate the client id is always its name, as with mosquitto's use_username_as_clientid: whoever
+        # asks for another camera's client id cannot throw that camera out.
+        client_id = self._identity or packet.client_id or f"anonymous-{secrets.token_hex(8)}"
+        limits = self._hub.limits
+        try:
+            session, resumed = self._hub.open(packet, client_id, client_id, self)
+        except Denied as e:
+            self._hub.counts["refused_connect"] += 1
+            log.warning("client %s is refused: %s", client_id[:80], e)
+            self._transport.write(ConnAckPacket(reason_code=e.reason, reason_str=str(e)[:200]).write())
+            self._fail(DisconnectReasonCode.NOT_AUTHORIZED, str(e))
+            return
+        self._session = session
+        self._deadline = None
+        wanted = packet.keep_alive
+        self._keepalive_s = wanted if 0 < wanted <= limits.keepalive_s else limits.keepalive_s
+        answer = ConnAckPacket(
+            session_present=resumed,
+            session_expiry_interval=session.expiry_s if session.expiry_s != packet.session_expiry_interval else None,
+            assigned_client_id=None if packet.client_id else client_id,
+            server_keep_alive=None if wanted == self._keepalive_s else limits.keepalive_s,
+            receive_max=RECEIVE_MAXIMUM,
+            max_qos=QoS.AT_LEAST_ONCE,
+            max_packet_size=limits.packet_bytes,
+            subscription_id_available=False,
+            shared_subscription_available=False,
+        )
+        self._transport.write(answer.write())
+        self._hub.flush(session)
+
+    def _publish(self, session: Session, packet: PublishPacket) -> None:
+        if packet.qos == QoS.EXACTLY_ONCE:
+            self._fail(DisconnectReasonCode.QOS_NOT_SUPPORTED, "QoS 2")
+        elif packet.topic_alias is not None:
+            self._fail(DisconnectReasonCode.TOPIC_ALIAS_INVALID, "a topic alias, and none was offered")
+        elif packet.subscription_ids or packet.packet_id == 0:
+            self._fail(DisconnectReasonCode.PROTOCOL_ERROR, "a subscription id or no packet id")
+        else:
+            reason = self._hub.publish(session, packet)
+            if packet.packet_id is not None:
+                self._answer(_puback(packet.packet_id, reason))
+
+    def _subscribe(self, session: Session, packet: SubscribePacket) -> None:
+        if packet.subscription_id is not None:
+            self._fail(DisconnectReasonCode.SUBSCRIPTION_IDS_NOT_SUPPORTED, "a subscription id")
+            return
+        answers, wanted = self._hub.subscribe(session, packet)
+        self._answer(SubAckPacket(packet.packet_id, answers).write())
+        self._hub.send_retained(session, wanted)
+
+    def _goodbye(self, session: Session, packet: DisconnectPacket) -> None:
+        changed = packet.session_expiry_interval
+        if changed is not None:
+            if changed and not session.expiry_s:
+                self._fail(DisconnectReasonCode.PROTOCOL_ERROR, "a session cannot begin to last at its end")
+                return
+            session.expiry_s = min(changed, self._hub.limits.session_expiry_s)
+        self._graceful = packet.reason_code != DisconnectReasonCode.DISCONNECT_WITH_WILL_MESSAGE
+        self._ending = True
+        self._deadline = self._hub.clock.monotonic() + GOODBYE_S
+        self._transport.close()
+
+    def _answer(self, data: bytes) -> None:
+        self._transport.write(data)
+        if self._transport.get_write_buffer_size() > OWED_BYTES:
+            self._hub.counts["not_reading"] += 1
+            self._transport.abort()
+            self._ending = True
+
+    def _fail(self, reason: DisconnectReasonCode, why: str) -> None:
+        self._hub.counts["failed_connections"] += 1
+        who = self._session.client_id if self._session else self._transport.get_extra_info("peername")
+        log.info("%s is disconnected: %s", who, why)
+        self.end(reason)
+
+
+def packet_size(data: bytearray) -> int | None:
+    """Bytes of the packet that begins here, header included; None if that cannot be told yet. Raises ValueError."""
+    length = 0
+    for i in range(1, 5):
+        if i >= len(data):
+            return None
+        length |= (data[i] & 0x7F) << 7 * (i - 1)
+        if not data[i] & 0x80:
+            return 1 + i + length
+    raise ValueError("a remaining length of more than four bytes")
+
+
+def common_name(certificate: dict[str, tuple[tuple[tuple[str, str], ...], ...]]) -> str | None:
+    """The one common name of a peer certificate if it can be a level of a topic, else None."""
+    names = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
+    try:
+        return check_level(names[0]) if len(names) == 1 else None
+    except Refused:
+        return None
+
+
+def _puback(packet_id: int, reason: PubAckReasonCode) -> bytes:
+    return PubAckPacket(packet_id, reason_code=reason).write()

@@ -1,0 +1,73 @@
+"""A message on its way, as the broker keeps it: immutable, shared by every session that waits for it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mqtt5 import PublishPacket, QoS, Will
+
+MAX_PROPERTIES = 64  # user properties of one message; a packet can carry 400,000
+# The codec's QoS is no number whatever its stub says: it neither compares nor is false for 0. Inside the broker QoS is an int.
+QOS = (QoS.AT_MOST_ONCE, QoS.AT_LEAST_ONCE)
+_OVERHEAD = 256  # what the objects of one waiting message cost beside its bytes, estimated
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """`qos` is 0 or 1; `expires_at` is monotonic seconds, None = never; `origin` is the publisher's client id."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    origin: str
+    size: int
+    expires_at: float | None = None
+    user_properties: tuple[tuple[str, str], ...] = ()
+    payload_format_indicator: int = 0
+    content_type: str | None = None
+    response_topic: str | None = None
+    correlation_data: bytes | None = None
+
+    def expired(self, now: float) -> bool:
+        return self.expires_at is not None and self.expires_at <= now
+
+    def packet(self, now: float, qos: int, retain: bool, packet_id: int | None, duplicate: bool) -> bytes:
+        """The PUBLISH as one subscriber gets it; the expiry interval is what is left of it (MQTT 5, 3.3.2.3.3)."""
+        left = None if self.expires_at is None else max(1, math.ceil(self.expires_at - now))
+        return PublishPacket(
+            self.topic,
+            self.payload,
+            qos=QOS[qos],
+            retain=retain,
+            packet_id=packet_id,
+            duplicate=duplicate,
+            message_expiry_interval=left,
+            payload_format_indicator=self.payload_format_indicator,
+            content_type=self.content_type,
+            response_topic=self.response_topic,
+            correlation_data=self.correlation_data,
+            user_properties=list(self.user_properties),
+        ).write()
+
+
+def wrap(packet: PublishPacket | Will, origin: str, now: float) -> Parcel:
+    """Take over what a client published, or asked to have published when it vanishes."""
+    payload = packet.payload or b""
+    interval = packet.message_expiry_interval
+    pairs = tuple(packet.user_properties)
+    return Parcel(
+        topic=packet.topic,
+        payload=payload,
+        qos=int(packet.qos),
+        retain=packet.retain,
+        origin=origin,
+        size=_OVERHEAD + len(packet.topic) + len(payload) + sum(64 + len(k) + len(v) for k, v in pairs),
+        expires_at=None if interval is None else now + interval,
+        user_properties=pairs,
+        payload_format_indicator=packet.payload_format_indicator,
+        content_type=packet.content_type,
+        response_topic=packet.response_topic,
+        correlation_data=packet.correlation_data,
+    )

@@ -1,0 +1,207 @@
+"""Listening: TLS, the sweep, and a broker in a thread of its own for tests and the demo.
+
+Guarantees: with TLS nobody gets past the handshake without a certificate of the site's CA (TLS 1.2 or later); without
+TLS it listens on the loopback only; `stop` leaves no socket open. Does not guarantee: revocation of single
+certificates, durability.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.sslproto
+import contextlib
+import ipaddress
+import ssl
+import threading
+from collections.abc import Callable
+
+from mqtt5 import DisconnectReasonCode
+
+from edged.broker.acl import Access
+from edged.broker.connection import Connection
+from edged.broker.hub import Hub, Limits
+from edged.clock import Clock, SystemClock
+from edged.errors import Misconfigured, Unavailable
+from edged.wire.link import Tls
+
+MAX_CONNECTIONS = 1024
+SWEEP_S = 1.0
+HANDSHAKE_S = 10.0
+STOP_S = 2.0
+
+# asyncio reads TLS through a buffer of 256 KiB per connection; 16 KiB, one TLS record, takes a quarter of the memory at
+# 1,000 connections.
+asyncio.sslproto.SSLProtocol.max_size = 16 * 1024
+
+
+class Broker:
+    """The hub with its connections; lives in one event loop."""
+
+    def __init__(self, access: Access, clock: Clock | None = None, limits: Limits | None = None) -> None:
+        self.hub = Hub(access, clock or SystemClock(), limits)
+        self.connections: set[Connection] = set()
+
+    async def listen(self, host: str, port: int, tls: Tls | None) -> asyncio.Server:
+        """Accept connections; port 0 takes a free one. Raises Misconfigured (TLS files, address) or Unavailable."""
+        if tls is None and not is_loopback(host):
+            raise Misconfigured(
+                f"refusing to listen on {host} without TLS", hint="give --ca, --cert and --key, or listen on 127.0.0.1"
+            )
+        context = None if tls is None else server_context(tls)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.create_server(
+                lambda: Connection(self),
+                host,
+                port,
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE_S if context else None,
+                ssl_shutdown_timeout=STOP_S if context else None,
+            )
+        except OSError as e:
+            raise Unavailable(f"cannot listen on {host}:{port}: {e.strerror or e}") from e
+
+    def admit(self, connection: Connection) -> bool:
+        if len(self.connections) >= MAX_CONNECTIONS:
+            self.hub.counts["refused_connect"] += 1
+            return False
+        self.connections.add(connection)
+        return True
+
+    async def sweep(self) -> None:
+        """For ever: end what is late."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = self.hub.clock.monotonic()
+            for connection in list(self.connections):
+                connection.check(now)
+            self.hub.sweep()
+
+    async def stop(self, server: asyncio.Server, *, abruptly: bool = False) -> None:
+        """Close everything; `abruptly` as if the process had been killed."""
+        server.close()
+        for connection in list(self.connections):
+            connection.abort() if abruptly else connection.end(DisconnectReasonCode.SERVER_SHUTTING_DOWN)
+        with contextlib.suppress(asyncio.TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                while self.connections:
+                    await asyncio.sleep(0.01)
+        for connection in list(self.connections):
+            connection.abort()
+        await asyncio.sleep(0)
+
+
+async def serve(
+    broker: Broker,
+    host: str,
+    port: int,
+    tls: Tls | None,
+    *,
+    stop: asyncio.Event,
+    ready: Callable[[int], None],
+    abruptly: Callable[[], bool] = lambda: False,
+) -> None:
+    """Listen until `stop` is set; `ready` gets the port once connections are accepted."""
+    server = await broker.listen(host, port, tls)
+    sweeping = asyncio.create_task(broker.sweep())
+    ready(server.sockets[0].getsockname()[1])
+    await stop.wait()
+    sweeping.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await sweeping
+    await broker.stop(server, abruptly=abruptly())
+
+
+class BrokerThread:
+    """A broker in a thread with its own event loop; a context manager. `port` is real once it is entered."""
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: Tls | None = None,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.host, self.port = host, port
+        self._tls = tls
+        self.broker = Broker(access, clock, limits)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._killed = False
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
+
+    def __enter__(self) -> BrokerThread:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> int:
+        """Start listening; returns the port. Raises what `Broker.listen` raises."""
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self.port
+
+    def stop(self, *, abruptly: bool = False) -> None:
+        """End; `abruptly` closes the sockets without a word, as a kill would."""
+        self._killed = abruptly
+        if self._loop is not None and self._stop is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def counts(self) -> dict[str, int]:
+        """What was refused, dropped, taken over; missing = 0."""
+        return dict(self.broker.hub.counts)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except (Misconfigured, Unavailable) as e:
+            self._failure = e
+        finally:
+            self._ready.set()
+
+    async def _main(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        await serve(
+            self.broker,
+            self.host,
+            self.port,
+            self._tls,
+            stop=self._stop,
+            ready=self._listening,
+            abruptly=lambda: self._killed,
+        )
+
+    def _listening(self, port: int) -> None:
+        self.port = port
+        self._ready.set()
+
+
+def server_context(tls: Tls) -> ssl.SSLContext:
+    """Clients must show a certificate of our CA; TLS 1.2 or later; no renegotiation. Raises Misconfigured."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    try:
+        context.load_verify_locations(tls.ca)
+        context.load_cert_chain(tls.cert, tls.key)
+    except (OSError, ssl.SSLError) as e:
+        raise Misconfigured(f"the broker's CA {tls.ca}, certificate {tls.cert} or key does not load: {e}") from e
+    return context
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

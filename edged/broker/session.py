@@ -1,0 +1,118 @@
+"""One client's memory at the broker: what it subscribed to, what is on its way to it, what waits.
+
+Guarantees: messages leave in the order they came; a QoS-1 message is kept until it is acknowledged, and sent again,
+marked as a duplicate and before anything newer, when the client comes back; no more than the client's receive maximum
+is unacknowledged at once; what waits is bounded in bytes. Does not guarantee: anything after the broker's end.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mqtt5 import DisconnectReasonCode, Will
+
+from edged.broker.parcel import Parcel
+
+MAX_INFLIGHT = 32  # unacknowledged at once, whatever the client would allow
+
+
+class Outlet(Protocol):
+    """The way to a connected client."""
+
+    def send(self, data: bytes) -> None: ...
+
+    def ready(self) -> bool:
+        """False while the client reads more slowly than we write."""
+        ...
+
+    def end(self, reason: DisconnectReasonCode) -> None:
+        """Say why and hang up; the session has already let go of this outlet."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """One subscription. `qos` is the highest that its messages come with, 0 or 1."""
+
+    pattern: str
+    qos: int
+    no_local: bool = False
+    retain_as_published: bool = True
+
+
+@dataclass(eq=False)
+class Session:
+    """`client_id` is its key. `ends_at` and `will_at` (monotonic seconds) are set while nobody is connected."""
+
+    client_id: str
+    identity: str
+    outlet: Outlet | None = None
+    expiry_s: int = 0
+    receive_max: int = MAX_INFLIGHT
+    max_packet: int | None = None
+    will: Will | None = None
+    will_at: float | None = None
+    ends_at: float | None = None
+    subscriptions: dict[str, Granted] = field(default_factory=dict)
+    waiting: deque[tuple[Parcel, int, bool]] = field(default_factory=deque)  # parcel, QoS granted, retain flag
+    inflight: dict[int, tuple[Parcel, bool]] = field(default_factory=dict)  # packet id -> parcel, retain; in order sent
+    again: deque[int] = field(default_factory=deque)  # inflight, but not yet sent on this connection
+    bytes: int = 0  # of waiting and inflight together
+    dropped: int = 0
+    _last_id: int = 0
+
+    def offer(self, parcel: Parcel, qos: int, retain: bool, room: int) -> bool:
+        """Queue a parcel; False if it was dropped: no room (bytes), or QoS 0 and nobody there to take it now."""
+        if qos == 0 and (self.outlet is None or not self.outlet.ready()):
+            return False
+        if self.bytes + parcel.size > room:
+            self.dropped += 1
+            return False
+        self.waiting.append((parcel, qos, retain))
+        self.bytes += parcel.size
+        return True
+
+    def flush(self, now: float) -> int:
+        """Send what may be sent; returns the bytes of parcels that this session holds no longer."""
+        before = self.bytes
+        while self.again and self.outlet is not None and self.outlet.ready():  # MQTT 5, 4.4: these go first
+            if len(self.inflight) - len(self.again) >= self.receive_max:
+                return 0
+            packet_id = self.again.popleft()
+            if packet_id in self.inflight:
+                parcel, retain = self.inflight[packet_id]
+                self.outlet.send(parcel.packet(now, 1, retain, packet_id, True))
+        while not self.again and self.waiting and self.outlet is not None and self.outlet.ready():
+            parcel, qos, retain = self.waiting[0]
+            if qos and len(self.inflight) >= self.receive_max:
+                break
+            self.waiting.popleft()
+            self.bytes -= parcel.size
+            if parcel.expired(now):
+                continue
+            new_id = self._next_id() if qos else None
+            data = parcel.packet(now, qos, retain, new_id, False)
+            if self.max_packet is not None and len(data) > self.max_packet:
+                self.dropped += 1  # MQTT 5, 3.1.2.11.4: discard it and act as if it had been sent
+                continue
+            if new_id is not None:
+                self.inflight[new_id] = (parcel, retain)
+                self.bytes += parcel.size
+            self.outlet.send(data)
+        return before - self.bytes
+
+    def acknowledge(self, packet_id: int) -> int:
+        """The client has it; returns the bytes freed, 0 for an id that is not on its way."""
+        found = self.inflight.pop(packet_id, None)
+        if found is None:
+            return 0
+        self.bytes -= found[0].size
+        return found[0].size
+
+    def _next_id(self) -> int:
+        while True:  # ends: inflight is far smaller than the 65535 ids
+            self._last_id = self._last_id % 65535 + 1
+            if self._last_id not in self.inflight:
+                return self._last_id
