@@ -21,7 +21,7 @@ from agent.scene_street import CROSSING, HEIGHT, VARIANTS, WIDTH, Image, Phase, 
 from agent.scene_vehicle import draw_vehicle
 
 CLASSES = ("vehicle", "person", "person-backpack", "nothing")
-CYCLE = 12  # pictures in one change of the traffic lights
+CYCLE = 8  # pictures in one change of the traffic lights
 
 DAY_HOURS = (8.0, 17.0)  # UTC hours in which the day is shown; the night is NIGHT_HOURS, past midnight
 NIGHT_HOURS = (19.0, 29.0)
@@ -78,7 +78,7 @@ class Scene:
         rng = np.random.default_rng([seed, 2])
         self._noise = {
             "day": rng.normal(128, 2.5, (HEIGHT + 64, WIDTH + 64, 3)).astype(np.uint8),
-            "night": np.clip(rng.normal(128, 9, (HEIGHT + 64, WIDTH + 64, 3)), 0, 255).astype(np.uint8),
+            "night": np.clip(rng.normal(128, 7, (HEIGHT + 64, WIDTH + 64, 3)), 0, 255).astype(np.uint8),
         }
 
     def picture(self, index: int, phase: Phase) -> Picture:
@@ -118,9 +118,9 @@ class Scene:
         found = []
         for lane, side in enumerate((-1, 1)):
             rng = np.random.default_rng([self.seed, 10, lane, cycle])
-            start, speed = int(rng.integers(0, 2)), float(rng.uniform(0.8, 1.1))
+            start, speed = float(rng.uniform(0, 0.9)), float(rng.uniform(0.8, 1.1))
             x, present, jitter = side * float(rng.uniform(1.45, 1.8)), rng.random() < 0.85, float(rng.normal(0, 0.1))
-            beat = (at - start) / 5.0
+            beat = (at - start) / 3.0
             if present and 0 <= beat <= 1:
                 z = 9.6 - beat * 4.5 * speed if side < 0 else 5.0 + beat * 4.4 * speed
                 found.append(_Actor("vehicle", (self.seed, 11, lane, cycle), x + jitter * beat, max(4.9, z), beat))
@@ -133,8 +133,8 @@ class Scene:
             rng = np.random.default_rng([self.seed, 20, walker, cycle])
             present, backpack, left = rng.random() < (0.95, 0.7)[walker], rng.random() < 0.5, rng.random() < 0.5
             z = float(rng.uniform(CROSSING[0] + 0.1, CROSSING[1] - 0.2))
-            beat = (at - 6 + float(rng.uniform(-0.4, 0.4))) / 5.0
-            if present and 0 <= beat <= 1.05:
+            beat = (at - 4 + float(rng.uniform(0, 0.5))) / 3.5
+            if present and 0 <= beat <= 1:
                 reach = 3.0
                 x = (-1 if left else 1) * (1 - 2 * beat) * -reach + (0.7 if walker else -0.7)
                 found.append(_Actor("person", (self.seed, 21, walker, cycle), x, z, beat, backpack, "side", not left))
@@ -142,8 +142,8 @@ class Scene:
 
     def _pavements(self, index: int) -> list[_Actor]:
         found = []
-        for side, period in ((-1, 7), (1, 8)):
-            turn, at = divmod(index + (3 if side > 0 else 0), period)
+        for side, period in ((-1, 3), (1, 4)):
+            turn, at = divmod(index + (1 if side > 0 else 0), period)
             rng = np.random.default_rng([self.seed, 30, side + 1, turn])
             present, backpack = rng.random() < 0.7, rng.random() < 0.5
             facing = ("front", "back", "side")[int(rng.integers(3))]
@@ -158,7 +158,7 @@ class Scene:
 
     def _clutter(self, index: int) -> list[_Actor]:
         found = []
-        for slot, period in ((0, 4), (1, 5)):
+        for slot, period in ((0, 2), (1, 3)):
             turn, at = divmod(index, period)
             rng = np.random.default_rng([self.seed, 40, slot, turn])
             if rng.random() < 0.6:

@@ -8,13 +8,13 @@ from agent.scene_brush import Box, Brush, Light, Paint, pick, spot, tone
 from agent.scene_street import Image, View
 
 CLOTHES: tuple[Paint, ...] = (
-    (40, 40, 44), (70, 62, 58), (120, 84, 48), (60, 50, 140), (70, 110, 60), (150, 140, 130), (196, 196, 190),
-    (40, 120, 190), (120, 60, 100), (90, 120, 140), (150, 110, 60), (50, 70, 90),
+    (40, 40, 44), (70, 62, 58), (92, 74, 58), (64, 60, 88), (74, 88, 70), (150, 144, 138), (188, 190, 190),
+    (84, 104, 128), (92, 74, 84), (100, 116, 128), (118, 100, 82), (56, 66, 78),
 )  # fmt: skip
 SKINS: tuple[Paint, ...] = ((170, 196, 232), (140, 172, 216), (96, 134, 184), (62, 92, 138), (44, 64, 98))
 HAIR: tuple[Paint, ...] = ((24, 26, 30), (40, 56, 84), (70, 110, 150), (130, 150, 160), (30, 40, 60))
 PACKS: tuple[Paint, ...] = (
-    (36, 36, 150), (150, 90, 30), (40, 40, 40), (50, 130, 60), (20, 130, 220), (120, 50, 120), (160, 160, 40),
+    (30, 30, 190), (200, 90, 20), (40, 170, 60), (10, 140, 240), (150, 40, 150), (190, 190, 20), (20, 200, 230),
 )  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def draw_person(
     coat, trousers, skin = pick(rng, CLOTHES), pick(rng, CLOTHES), SKINS[int(rng.integers(len(SKINS)))]
     hair, pack = HAIR[int(rng.integers(len(HAIR)))], pick(rng, PACKS)
     coat_end = tall * float(rng.choice([0.48, 0.44, 0.34]))
-    hat, bag = rng.random() < 0.22, rng.random() < 0.2
+    hat, bag = rng.random() < 0.22, rng.random() < 0.15
     stout = float(rng.uniform(0.9, 1.2))
     spot(image, view.point(x + 0.12, 0, z), view.scale(z) * 0.5, view.scale(z) * 0.14, (-60, -60, -60))
     b = Brush(image, view, x, z, light, mirror)
@@ -55,7 +55,7 @@ def draw_person(
                 (hand + 0.15, 0.27 * tall),
                 (hand - 0.15, 0.27 * tall),
             ],
-            pack,
+            tone(coat, 0.6),
         )
     return b.box()
 
@@ -69,15 +69,14 @@ def _torso_side(
         [(0.0, shoulder - 0.05), (-0.2 * swing, tall * 0.62), (-0.3 * swing + 0.06, tall * 0.5)], 0.1, tone(coat, 0.7)
     )
     if pack is not None:  # behind the back, with a pocket and a lid
-        top, low = shoulder + 0.02, shoulder - 0.5
-        b.poly([(-d + 0.06, top), (-d - 0.2, top - 0.03), (-d - 0.3, top - 0.2), (-d - 0.29, low + 0.06),
-                (-d - 0.22, low), (-d + 0.06, low + 0.02)], pack)  # fmt: skip
-        b.poly(
-            [(-d - 0.2, low + 0.27), (-d - 0.35, low + 0.24), (-d - 0.34, low + 0.07), (-d - 0.22, low + 0.05)],
-            tone(pack, 0.75),
-        )
+        top, low = shoulder + 0.06, shoulder - 0.56
+        b.poly([(-d + 0.08, top), (-d - 0.24, top - 0.03), (-d - 0.36, top - 0.22), (-d - 0.35, low + 0.06),
+                (-d - 0.27, low), (-d + 0.08, low + 0.02)], pack)  # fmt: skip
+        b.poly([(-d - 0.24, low + 0.3), (-d - 0.42, low + 0.27), (-d - 0.4, low + 0.07), (-d - 0.26, low + 0.05)],
+               tone(pack, 0.7))  # fmt: skip
     b.poly([(-d * 0.7, shoulder + 0.03), (d * 0.6, shoulder + 0.02), (d * 1.1, shoulder - 0.18), (d, hip), (d * 1.25, coat_end),
-            (-d * 1.2, coat_end), (-d, hip + 0.08), (-d * 1.15, shoulder - 0.2)], coat)  # fmt: skip
+            (-d * 1.2, coat_end), (-d, hip + 0.08), (-d * 1.15, shoulder - 0.2)],
+           coat)  # fmt: skip
     if pack is not None:
         b.limb(
             [(-d + 0.04, shoulder + 0.0), (d * 0.7, shoulder - 0.12), (-d + 0.05, shoulder - 0.36)],
@@ -98,12 +97,12 @@ def _torso_plain(
     if pack is not None and facing == "front":  # looks out on both sides of the body
         b.poly(
             [
-                (-d - 0.09, shoulder - 0.06),
-                (d + 0.09, shoulder - 0.06),
-                (d + 0.12, shoulder - 0.5),
-                (-d - 0.12, shoulder - 0.5),
+                (-d - 0.12, shoulder + 0.02),
+                (d + 0.12, shoulder + 0.02),
+                (d + 0.2, shoulder - 0.52),
+                (-d - 0.2, shoulder - 0.52),
             ],
-            tone(pack, 0.8),
+            tone(pack, 0.85),
         )
     for arm in (-1, 1):
         b.limb(
@@ -126,13 +125,13 @@ def _torso_plain(
                     (arm * d * 0.62, shoulder - 0.3),
                     (arm * d * 0.95, shoulder - 0.42),
                 ],
-                0.065,
+                0.09,
                 pack,
             )
     elif pack is not None:
         top, low = shoulder + 0.05, shoulder - 0.5
-        b.poly([(-d * 0.75, top - 0.06), (-d * 0.45, top), (d * 0.45, top), (d * 0.75, top - 0.06),
-                (d * 0.85, low + 0.05), (d * 0.7, low), (-d * 0.7, low), (-d * 0.85, low + 0.05)], pack)  # fmt: skip
+        b.poly([(-d * 0.9, top - 0.06), (-d * 0.55, top), (d * 0.55, top), (d * 0.9, top - 0.06),
+                (d * 1.02, low + 0.05), (d * 0.85, low), (-d * 0.85, low), (-d * 1.02, low + 0.05)], pack)  # fmt: skip
         b.poly(
             [(-d * 0.55, low + 0.25), (d * 0.55, low + 0.25), (d * 0.6, low + 0.05), (-d * 0.6, low + 0.05)],
             tone(pack, 0.72),

@@ -69,7 +69,7 @@ class Street:
         if phase == "day":
             return 1.0, 1.0, 1.0
         near = sum(1 / (1 + ((x - lx) ** 2 + 0.6 * (z - lz) ** 2) / 5.0) for lx, _, lz in self.lamps)
-        return 0.17 + 0.10 * near, 0.13 + 0.20 * near, 0.11 + 0.26 * near
+        return 0.38 + 0.10 * near, 0.31 + 0.18 * near, 0.27 + 0.24 * near
 
 
 def build(variant: str) -> Street:
@@ -235,7 +235,7 @@ def _lamp_post(day: Image, view: View, lamp: tuple[float, float, float]) -> None
 def _by_night(day: Image, glow: Image, view: View, lamps: tuple[tuple[float, float, float], ...]) -> Image:
     """The same place under a dark blue sky, pools of sodium light below the lamps, some windows lit."""
     yy, xx = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
-    light = np.full((HEIGHT, WIDTH, 3), (0.18, 0.135, 0.115), np.float32)
+    light = np.full((HEIGHT, WIDTH, 3), (0.30, 0.24, 0.21), np.float32)
     halo = np.zeros((HEIGHT, WIDTH, 3), np.float32)
     for x, y, z in lamps:
         p = view.scale(z)
