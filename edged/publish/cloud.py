@@ -70,12 +70,13 @@ class PreviewItem:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What one push did: objects and bytes that left, objects that never will, objects still waiting."""
+    """What one push did: objects and bytes that left, objects that never will, objects still waiting, the time it took."""
 
     sent: int
     bytes: int
     refused: int
     waiting: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def push(
     source was erased meanwhile, is marked refused and the rest goes on.
     """
     check_rules(rules)
-    bucket = _open(target)
+    bucket, start = _open(target), clock.monotonic()
     due = [p for p in outbox.due(store, _ALL) if rules.get(p.kind) is True]
     sent = size = refused = 0
     for parcel in due:
@@ -139,7 +140,7 @@ def push(
             continue
         _note(store, target, parcel, data, etag)
         sent, size = sent + 1, size + len(data)
-    return Pushed(sent, size, refused, len(due) - sent - refused)
+    return Pushed(sent, size, refused, len(due) - sent - refused, clock.monotonic() - start)
 
 
 def run(
@@ -163,7 +164,8 @@ def run(
             fill(store, rules)
             pushed = push(store, target, rules, clock, max_bytes=max_bytes)
             if pushed.sent or pushed.refused:
-                log.info("%d objects (%d bytes) left, %d refused", pushed.sent, pushed.bytes, pushed.refused)
+                said = "%d objects (%d bytes) left in %.1f s, %d refused"
+                log.info(said, pushed.sent, pushed.bytes, pushed.seconds, pushed.refused)
         except Unavailable as e:
             log.warning("nothing leaves for now: %s", e)
         until = clock.monotonic() + interval_s

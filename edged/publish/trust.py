@@ -72,6 +72,15 @@ class Target:
     custom: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Wire:
+    """Files that were verified, and when their roles expire; `mark` tells whether the disk has others by now."""
+
+    mark: tuple[bytes, tuple[str, ...]]
+    files: Mapping[str, bytes]
+    expires: Mapping[str, float]
+
+
 def make_keys(key_dir: Path) -> dict[str, Path]:
     """Make an Ed25519 key per role as `<role>.key` (PEM, PKCS#8, mode 0600); raises Refused if any is there already."""
     key_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -94,6 +103,7 @@ class Repository:
     def __init__(self, tuf_dir: Path, key_dir: Path, clock: Clock, lifetimes: Lifetimes | None = None) -> None:
         self._dir, self._keys, self._clock = tuf_dir, key_dir, clock
         self._lifetimes = lifetimes or Lifetimes()
+        self._known: _Wire | None = None
 
     def exists(self) -> bool:
         """Whether `init` has run to its end."""
@@ -148,13 +158,15 @@ class Repository:
 
     def refresh_timestamp(self) -> bool:
         """Sign again whatever has less than half of its life left (targets and snapshot too); False if nothing had."""
+        if not any(self._fades(expires, role) for role, expires in self._wire().expires.items()):
+            return False
         with self._locked():
             root, timestamp, snapshot, targets = self._current()
-            if self._fades(targets, "targets"):
+            if self._fades(targets.expires.timestamp(), "targets"):
                 self._publish(root, targets, snapshot, timestamp)
-            elif self._fades(snapshot, "snapshot"):
+            elif self._fades(snapshot.expires.timestamp(), "snapshot"):
                 self._publish(root, None, snapshot, timestamp)
-            elif self._fades(timestamp, "timestamp"):
+            elif self._fades(timestamp.expires.timestamp(), "timestamp"):
                 self._publish(root, None, None, timestamp)
             else:
                 return False
@@ -179,11 +191,21 @@ class Repository:
 
     def files(self) -> dict[str, bytes]:
         """What cameras must be able to fetch now, by file name: all roots, the timestamp, its snapshot, its targets."""
+        return dict(self._wire().files)
+
+    def _wire(self) -> _Wire:
+        """What is on the wire, verified; verified again only when the timestamp or the roots have changed."""
         with self._locked():
-            _, timestamp, snapshot, _ = self._current()
             roots = [f"{n}.root.json" for n in self._root_versions()]
-            names = (*roots, *_pointed_to(timestamp, snapshot), "timestamp.json")
-            return {name: (self._dir / name).read_bytes() for name in names}
+            path = self._dir / "timestamp.json"
+            mark = (path.read_bytes() if path.exists() else b"", tuple(roots))
+            if self._known is None or self._known.mark != mark:
+                _, timestamp, snapshot, targets = self._current()
+                names = (*roots, *_pointed_to(timestamp, snapshot), path.name)
+                files = {name: (self._dir / name).read_bytes() for name in names}
+                expires = {c.type: c.expires.timestamp() for c in (targets, snapshot, timestamp)}
+                self._known = _Wire(mark, files, expires)
+            return self._known
 
     def _publish(
         self, root: Root, targets: Targets | None, snapshot: Snapshot | None, timestamp: Timestamp, step: int = 1
@@ -314,8 +336,8 @@ class Repository:
         moment = datetime.fromtimestamp(self._clock.now(), UTC) + timedelta(seconds=getattr(self._lifetimes, role))
         return moment.replace(microsecond=0)
 
-    def _fades(self, content: Targets | Snapshot | Timestamp, role: str) -> bool:
-        return content.expires.timestamp() - self._clock.now() < float(getattr(self._lifetimes, role)) / 2
+    def _fades(self, expires: float, role: str) -> bool:
+        return expires - self._clock.now() < float(getattr(self._lifetimes, role)) / 2
 
     def _write(self, name: str, data: bytes) -> None:
         durable.write(self._dir / name, data)

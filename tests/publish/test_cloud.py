@@ -117,7 +117,7 @@ def push(store, bucket, rules, clock, **how):
 
 @pytest.mark.parametrize("rules", [{}, dict.fromkeys(cloud.KINDS, False)])
 def test_without_a_rule_that_allows_it_nothing_leaves(site, bucket, clock, rules):
-    assert push(site, bucket, rules, clock) == cloud.Pushed(0, 0, 0, 0)
+    assert push(site, bucket, rules, clock) == cloud.Pushed(0, 0, 0, 0, 0.0)
     assert bucket.names() == []
     assert outbox.all(site) == []
     assert left(site) == []
@@ -189,7 +189,7 @@ def test_every_object_that_left_is_one_audit_row_with_its_hash(site, bucket, clo
     for name, detail in noted:
         data = bucket.read(name)
         assert (detail["bytes"], detail["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
-    assert pushed == cloud.Pushed(4, sum(d["bytes"] for _, d in noted), 0, 0)
+    assert pushed == cloud.Pushed(4, sum(d["bytes"] for _, d in noted), 0, 0, 0.0)
     assert audit.verify(site) == len(audit.rows(site, 10_000))
 
 
@@ -260,7 +260,7 @@ def test_nothing_there_is_overwritten(site, bucket, clock):
     cloud.fill(site, {"metrics": True})
     key = outbox.all(site)[0].key
     bucket.put(f"plant-a/{key}", b"somebody else's")
-    assert push(site, bucket, {"metrics": True}, clock) == cloud.Pushed(0, 0, 1, 0)
+    assert push(site, bucket, {"metrics": True}, clock) == cloud.Pushed(0, 0, 1, 0, 0.0)
     assert bucket.read(f"plant-a/{key}") == b"somebody else's"
     assert left(site) == []
     assert outbox.all(site)[0].state == "refused"

@@ -231,6 +231,15 @@ def test_nothing_is_signed_on_top_of_a_planted_file(repo, tmp_path):
         repo.refresh_timestamp()
 
 
+def test_what_another_process_signed_is_seen_at_once(repo, tmp_path, key_dir, clock):
+    before = repo.files()
+    Repository(tmp_path / "tuf", key_dir, clock).add_target("vehicle/1.onnx", MODEL, {})
+    assert repo.files() != before
+    assert repo.files() == Repository(tmp_path / "tuf", key_dir, clock).files()
+    assert Repository(tmp_path / "tuf", key_dir, clock).renew_root() == 2
+    assert "2.root.json" in repo.files()
+
+
 def test_damaged_metadata_is_corrupt_not_a_bug(repo, tmp_path):
     repo.add_target("vehicle/1.onnx", MODEL, {})
     for path in (tmp_path / "tuf").glob("*.json"):
