@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from agent.source import Shot, Source
 
 SCHEMA_VERSION = 1
+PATIENT = ("folder:", "file:", "cnrpark:", "pklot:")  # sources that can wait
 LIVE = ("v4l2:", "rtsp:")
 REOPEN_S = 5.0
 CONNECT_S = 10.0  # how long `test` waits for the broker
@@ -106,6 +107,7 @@ def _options(s: Settings) -> Options:
         hardware=s.hardware, runtime=s.runtime, threads=s.threads, window=s.window, resend_after_s=s.resend_after_s,
         stats_every_s=s.stats_every_s, spool_bytes=s.spool_bytes, spool_frames=s.spool_frames, fsync=s.fsync,
         truth=Path(s.truth) if s.truth else None, preview=Path(s.preview) if s.preview else None,
+        patient=s.source.startswith(PATIENT),
     )  # fmt: skip
 
 

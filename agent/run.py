@@ -60,6 +60,7 @@ class Options:
     spool_bytes: int = 64 * 2**20
     spool_frames: int = 2000
     fsync: bool = True
+    patient: bool = False  # the source can wait (files): take no picture while the spool is half full, drop none
     truth: Path | None = None
     preview: Path | None = None
     preview_every_s: float = 1.0
@@ -150,10 +151,12 @@ class Agent:
 
     def run(self, stop: Callable[[], bool], *, once: bool = False) -> None:
         """Step until `stop()`; with `once`, also until the source has ended and everything was receipted."""
-        while not stop() and not (once and self.ended and len(self.spool) == 0):
-            if not self.step():
-                self.clock.sleep(0.02)
-        self.close()
+        try:
+            while not stop() and not (once and self.ended and len(self.spool) == 0):
+                if not self.step():
+                    self.clock.sleep(0.02)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Say goodbye in an orderly way."""
@@ -165,7 +168,7 @@ class Agent:
     # --- pictures
 
     def _take_picture(self, now: float) -> bool:
-        if self.ended or not self.switches.capture:
+        if self.ended or not self.switches.capture or (self.options.patient and self.spool.half_full()):
             return False
         began = stopwatch()
         try:
@@ -312,7 +315,7 @@ class Agent:
         slot = self.active.slot
         report = Reported(
             name=slot.name if slot else "", version=slot.release if slot else 0, sha256=slot.sha256 if slot else "",
-            job=record.desired.job, status=record.status, progress=record.progress, detail=record.detail,
+            job=record.desired.job, status=record.status, progress=record.progress, detail=record.detail[:500],
         )  # fmt: skip
         if self._try_publish("model/reported", messages.encode(report), retain=True):
             self._report_due, self._reported_at, self._said = False, now, said

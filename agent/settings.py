@@ -61,9 +61,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             raise Misconfigured(
                 f"plain TCP to {host} would send pictures in the clear", hint="give ca, cert and key of this camera"
             )
-        return Endpoint(
-            host, int(port), self.camera, tls=Tls(*files) if all(files) else None, session_expiry_s=3600
-        )  # fmt: skip
+        # No session is kept: the spool and retained messages make up for what is missed, and chunks meant for others
+        # would pile up in the broker for a camera that is away.
+        return Endpoint(host, int(port), self.camera, tls=Tls(*files) if all(files) else None)
 
 
 def read(file: Path | None, given: Mapping[str, Any]) -> Settings:

@@ -78,6 +78,10 @@ class Spool:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def half_full(self) -> bool:
+        """Time for a source that can wait to wait."""
+        return 2 * len(self) >= self.max_frames or 2 * self.bytes >= self.max_bytes
+
     def next_seq(self) -> int:
         """A number that was never handed out before in this folder's life."""
         if self._seq >= self._reserved:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 from agent import run, selftest
 from agent.active import Probation
 from agent.source import Shot
+from edged.clock import Clock
 from edged.engine import load, patterns, preprocess
 from edged.publish import deliver, trust
 from edged.wire import messages, topics
+from edged.wire.link import Link
 from edged.wire.messages import Desired, FrameReceipt, Reported, Want
 from tests.memory_link import MemoryBroker
 
@@ -70,13 +73,18 @@ def known_answer(model: bytes, seeds=(1, 2, 3), *, shift: float = 0.0) -> dict:
     return {"seeds": list(seeds), "px": PX, "logits": rows, "tolerance": "0.01"}
 
 
+@functools.cache
+def seen(seed: int) -> np.ndarray:
+    """A picture of 320x240."""
+    return patterns.picture(seed, 320)[:240]
+
+
 class Box:
     """The box's side of the cable, scripted: receipts for frames, signed metadata, chunks when asked."""
 
-    def __init__(self, folder: Path, broker: MemoryBroker, clock: FakeClock) -> None:
-        self.folder, self.clock = folder, clock
+    def __init__(self, folder: Path, link: Link, clock: Clock) -> None:
+        self.folder, self.clock, self.link = folder, clock, link
         folder.mkdir()
-        self.link = broker.link("box")
         for leaf in ("frame", "roi", "model/want", "model/reported", "info", "state", "stats"):
             self.link.subscribe(topics.cam(SITE, "+", leaf))
         trust.make_keys(folder / "keys")
@@ -161,7 +169,7 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.clock, self.broker = folder, FakeClock(), MemoryBroker()
-        self.box = Box(folder / "box", self.broker, self.clock)
+        self.box = Box(folder / "box", self.broker.link("box"), self.clock)
         self.shots: list[Shot | None] = []
         self.truth = folder / "truth.csv"
         self.self_test = selftest.Inline
@@ -212,7 +220,7 @@ class Site:
     def see(self, n: int = 1, **more) -> None:
         """Put pictures before the camera: 320x240, two regions each."""
         for _ in range(n):
-            picture = patterns.picture(len(self.shots) + 7, 320)[:240]
+            picture = seen(len(self.shots) + 7)
             regions = ((10, 20, 100, 80), (150, 60, 120, 120))
             self.shots.append(Shot(picture, self.clock.now(), **({"regions": regions} | more)))
 
@@ -238,6 +246,7 @@ def make():
     class Make:
         pass
 
+    Make.Box = Box
     Make.classifier, Make.known_answer, Make.clock = staticmethod(classifier), staticmethod(known_answer), FakeClock
     Make.CLASSES, Make.PX, Make.HARDWARE, Make.SITE, Make.CAMERA = CLASSES, PX, HARDWARE, SITE, CAMERA
     return Make

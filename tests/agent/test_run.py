@@ -348,3 +348,30 @@ def test_job_words_survive_json(site):
     site.start()
     site.install(1)
     assert msgspec.json.decode(messages.encode(site.box.last))["status"] == "SUCCEEDED"
+
+
+def test_a_source_that_can_wait_waits_instead_of_having_pictures_dropped(site):
+    site.options = {"spool_frames": 8, "window": 2, "patient": True}
+    site.start()
+    site.agent._link.drop()
+    site.see(20)
+    site.run(20)
+    assert len(site.agent.spool) == 4
+    site.agent._link.reconnect()
+    site.run(60)
+    assert [f.header.seq for f in site.box.frames] == list(range(20))
+    assert site.agent.spool.dropped_total == 0
+
+
+def test_an_error_that_nobody_foresaw_still_says_goodbye(site, make):
+    agent = site.start()
+    site.run(1)
+
+    def broken():
+        raise ZeroDivisionError
+        yield
+
+    agent._source = broken()
+    with pytest.raises(ZeroDivisionError):
+        agent.run(lambda: False)
+    assert site.broker.retained[topics.cam(make.SITE, make.CAMERA, "state")].payload == b"offline"
