@@ -70,7 +70,7 @@ class Box:
         self._recent = deliver.Recent()
         self._chunks: deque[Iterator[tuple[str, bytes]]] = deque()
         self._published: dict[str, bytes] = {}
-        self._was_connected = False
+        self._connects = 0
         self._next_tick = self._next_stats = self._next_retention = 0.0
         self.failure: BaseException | None = None  # set by `alarm`; the loop ends with it
         link.subscribe(topics.cam(rules.site, "+", "#"))
@@ -186,9 +186,9 @@ class Box:
 
     def _tick(self) -> None:
         connected = self._link.connected()
-        if connected and not self._was_connected:
-            self._published.clear()  # a new broker may have forgotten what it retained
-        self._was_connected = connected
+        if connected and self._link.connects() != self._connects:
+            self._connects = self._link.connects()
+            self._published.clear()  # a new broker may have forgotten what it retained, and our will may have been sent
         now = self._clock.now()
         if connected:
             with suppress(Unavailable):

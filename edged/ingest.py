@@ -40,7 +40,12 @@ def take(store: Store, scrubber: Scrubber, frame: Frame) -> FrameReceipt:
         counters.bump(store, "duplicate")
         return known
     try:
-        return frames.add(store, frame, scrubber.scrub(frame))
+        scrubbed = scrubber.scrub(frame)
+        receipt = frames.add(store, frame, scrubbed)
+        for kind, n in scrubbed.regions.items():
+            if n:
+                counters.bump(store, f"scrubbed:{kind}", n)
+        return receipt
     except Refused as e:
         counters.bump(store, f"refused:{e.code}")
         return _settle(store, frame, "refused", e)

@@ -31,7 +31,7 @@ from edged.storage import candidates, counters, cycles, labels, releases, report
 from edged.storage.store import Store
 
 SETTLE_S = 3.0  # what the cameras saw before a change has arrived by then
-PATIENCE_S = 420.0  # how long any single wait may take before the demo gives up and shows the logs
+PATIENCE_S = 900.0  # how long any single wait may take before the demo gives up and shows the logs
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,246 @@
+"""A simulated site: the real daemon parts and N real agents on an in-memory link with one clock that only tests move.
+
+Real: store, seal, catalogue, ingest, box, TUF repository, rollout, agents with spool, slots, self-test, updater. Stood in
+for: the cable (MemoryLink, which passes the suite of tests/wire), process borders (scrubbing happens in this process by
+the child's own code) and training (`learn` below has the signature of `jobs.run`, makes a real ONNX file).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from agent import run as agents
+from agent import selftest
+from agent.active import Probation
+from agent.source import Shot
+from edged import site as sites
+from edged.config import check
+from edged.daemon import Box, box_rules, loop_rules
+from edged.engine import load, patterns, preprocess
+from edged.errors import Refused
+from edged.improve import Loop
+from edged.ingest import take
+from edged.privacy.picture import Scrubber as InChild
+from edged.privacy.scrub import Scrubbed, vouch
+from edged.privacy.talk import Request
+from edged.publish import trust
+from edged.retrain.report import Number, Report, share
+from edged.storage import models, samples, snapshots
+from edged.storage.seal import read_key
+from edged.storage.store import Store
+from edged.wire.link import Will
+from edged.wire.messages import Frame, FrameReceipt
+from tests.memory_link import MemoryBroker
+
+SITE = "plant-a"
+CLASSES = ("dark", "light")
+PX = 32
+
+
+class FakeClock:
+    """Time that passes only when told to."""
+
+    def __init__(self, t: float = 1_800_000_000.0) -> None:
+        self.t = t
+
+    def now(self) -> float:
+        return self.t
+
+    def monotonic(self) -> float:
+        return self.t - 1_799_000_000.0
+
+    def sleep(self, seconds: float) -> None:
+        self.t += seconds
+
+
+class Scrubber:
+    """The scrub child's own code in this process; `fault` is raised instead when set."""
+
+    def __init__(self) -> None:
+        self._inner = InChild(None, find_plates=False, margin=0.25, masks={})
+        self.fault: Exception | None = None
+
+    def scrub(self, frame: Frame) -> Scrubbed:
+        if self.fault is not None:
+            raise self.fault
+        h = frame.header
+        boxes = tuple((r.x, r.y, r.w, r.h) for r in h.regions)
+        request = Request(1, frame.camera, frame.kind, h.w, h.h, boxes, frame.jpeg)
+        return vouch(request, self._inner.scrub(request))
+
+    def close(self) -> None:
+        pass
+
+
+def picture(light: bool, seed: int, w: int = 320, h: int = 180) -> np.ndarray:
+    """A noisy dark or light picture."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 90, (h, w, 3), np.uint8) + np.uint8(140 if light else 0)
+
+
+def shots(n: int, ts: float, seed: int = 0, step: float = 20.0) -> Iterator[Shot]:
+    """`n` pictures, light and dark in turn, `step` seconds of camera time apart, one region each, truth known."""
+    for i in range(n):
+        light = bool(i % 2)
+        image = picture(light, seed * 1000 + i)
+        yield Shot(image, ts + i * step, ((20, 10, 120, 120),), (CLASSES[light],))
+
+
+def classifier(threshold: float = 115.0) -> bytes:
+    """Mean brightness against a threshold, as a self-contained ONNX."""
+    w = np.array([[-1 / 3, 1 / 3]] * 3, np.float32) * 0.05
+    b = np.array([threshold, -threshold], np.float32) * 0.05
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w", "b"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "classifier",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, PX, PX])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(w, "w"), numpy_helper.from_array(b, "b")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+class Learn:
+    """Stands in for `jobs.run`: its "training" is a choice of threshold, its re-test is real on the real hold-out."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.threshold = 115.0
+        self.ran: list[str] = []
+        self.fail: dict[str, list[Exception]] = {}
+
+    def __call__(self, stage: str, job: Mapping[str, Any], job_dir: Path, *, progress: Any, clock: Any) -> dict[str, Any]:
+        self.ran.append(stage)
+        if self.fail.get(stage):
+            raise self.fail[stage].pop(0)
+        if stage == "train":
+            data = classifier(self.threshold)
+            sha256 = models.put_model(self.store, data)
+            return {"sha256": sha256, "weights_sha256": sha256, "size": len(data), "tune_accuracy": 1.0, "epochs": 1}
+        return self._trial(job)
+
+    def _trial(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        held = snapshots.get(self.store, job["snapshot"])["holdout"]
+        engine = load(models.read_model(self.store, job["sha256"]), runtime="onnxruntime")
+        right = {c: [0, 0] for c in CLASSES}
+        for sample, truth in held:
+            crop = preprocess_crop(samples.crop(self.store, sample))
+            answer = CLASSES[int(engine.run(crop)[0].argmax())]
+            right[truth][0] += answer == truth
+            right[truth][1] += 1
+        seeds = (1, 2)
+        batch = preprocess.marshal(preprocess.to_float([patterns.picture(s, PX) for s in seeds], PX))
+        known = {"seeds": list(seeds), "px": PX, "logits": engine.run(batch)[0].tolist(), "tolerance": 0.01}
+        fast = Number(500.0, "estimated", "stand-in", 400.0, 600.0)
+        report = Report(
+            device=job["device"], sha256=job["sha256"], size=1000, runtime="onnxruntime", classes=CLASSES, n=len(held),
+            skipped=0, accuracy=share(sum(r for r, _ in right.values()), len(held)),
+            per_class={c: share(*r) for c, r in right.items()}, per_camera={}, confusion=((0, 0), (0, 0)),
+            latency_ms_p50=fast, latency_ms_p95=fast, stages_ms={}, fps_here=fast, fps_device=fast,
+            memory_bytes=Number(1e6, "measured", "stand-in"), power_w=None, covered=(), not_covered=(),
+            baseline=job["baseline"], known_answer=known,
+        )  # fmt: skip
+        return msgspec.to_builtins(report)
+
+
+def preprocess_crop(jpeg: bytes) -> np.ndarray:
+    import cv2
+
+    return preprocess.marshal(preprocess.to_float([cv2.imdecode(np.frombuffer(jpeg, np.uint8), 1)], PX))
+
+
+class SimulatedSite:
+    """One box and its cameras. `turn` lets everybody take steps while the clock goes on."""
+
+    def __init__(self, folder: Path, cameras: Mapping[str, Iterator[Shot]], **sections: Any) -> None:
+        self.folder, self.clock, self.broker = folder, FakeClock(), MemoryBroker()
+        sites.create(folder, sites.NewSite(SITE, CLASSES, tuple(cameras)), self.clock)
+        raw = {
+            "server": {"site": SITE, "data_dir": str(folder)},
+            "task": {"classes": list(CLASSES), "name": "light", "block_s": 100.0},
+            "retest": {"gate": {"min_holdout": 4}}, "rollout": {"wait_s": 2.0}, "storage": {"min_free": 0},
+            "compress": {"methods": ["none"]}, "train": {"input_px": PX, "new_labels": 20},
+        }  # fmt: skip
+        self.config = check(raw | sections)
+        self.root = (folder / "tuf" / "1.root.json").read_bytes()
+        self.scrubber = Scrubber()
+        self.open_box()
+        self.agents: dict[str, agents.Agent] = {}
+        for camera, source in cameras.items():
+            self.open_camera(camera, source)
+
+    def open_box(self) -> None:
+        """(Re)start the daemon's parts on the same folder."""
+        key = read_key(self.folder / "keys" / "storage.key")
+        self.store = Store.open(self.folder, clock=self.clock, site_key=key)
+        self.repo = trust.Repository(self.folder / "tuf", self.folder / "keys" / "tuf", self.clock)
+        self.link = self.broker.link("server", Will(f"edged/1/{SITE}/server/edge-1/state", b"offline"))
+        self.answered: list[FrameReceipt] = []
+
+        def submit(frame: Frame) -> FrameReceipt:
+            receipt = take(self.store, self.scrubber, frame)
+            self.answered.append(receipt)
+            return receipt
+
+        self.box = Box(self.link, self.store, self.repo, submit, box_rules(self.config), self.clock)
+        self.learn = Learn(self.store)
+        self.loop = Loop(self.store, loop_rules(self.config), self.repo, self.clock, self.learn)
+
+    def kill_box(self) -> None:
+        """The daemon is gone without a goodbye."""
+        self.link.drop()
+        self.store.close()
+
+    def open_camera(self, camera: str, source: Iterator[Shot]) -> None:
+        link = self.broker.link(camera, agents.will(SITE, camera))
+        options = agents.Options(
+            probation=Probation(frames=3, seconds=3.0), resend_after_s=5.0, runtime="onnxruntime", truth=self.folder / f"truth-{camera}.csv",
+        )  # fmt: skip
+        self.agents[camera] = agents.Agent(
+            link, source, site=SITE, camera=camera, state_dir=self.folder / "cameras" / camera, clock=self.clock,
+            root=self.root, options=options, self_test=selftest.Inline,
+        )  # fmt: skip
+
+    def turn(self, n: int = 1, seconds: float = 0.6) -> None:
+        """`n` rounds: every agent steps until it is idle, the box steps, the clock goes on."""
+        for _ in range(n):
+            for agent in self.agents.values():
+                for _ in range(4):
+                    if not agent.step():
+                        break
+            self.box.step(0)
+            self.clock.sleep(seconds)
+
+    def until(self, done: Any, turns: int = 200) -> None:
+        for _ in range(turns):
+            if done():
+                return
+            self.turn()
+        raise AssertionError("the simulated site did not get there")
+
+    def close(self) -> None:
+        for agent in self.agents.values():
+            agent.close()
+        self.link.close()
+        self.store.close()
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+__all__ = ["CLASSES", "SITE", "Refused", "SimulatedSite", "classifier", "picture", "sha256", "shots"]
