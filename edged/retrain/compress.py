@@ -1,7 +1,9 @@
 """Stage `compress`: a smaller, faster file that answers almost the same.
 
 `int8` = static quantization in ONNX's QDQ form by onnxruntime's quantizer: weights per channel and symmetric,
-activations per tensor, scales from crops of the train split. Both runtimes of the engine execute it.
+activations per tensor, scales from crops of the train split. Both runtimes of the engine execute it. Weights use 7 of
+8 bits: without VNNI (an Atom) the products of 8-bit weights are summed in pairs in 16 bits and saturate, so that
+answers would depend on the processor (measured: 1.3 % of them under OpenVINO); with 7 they do not.
 
 Guarantees: what is measured before and after is the delivered bytes under the engine, on the tune split; the hold-out
 is not read. Does not guarantee that the loss is small (the gate decides) or that it is faster on every runtime (it is
@@ -90,6 +92,7 @@ def int8(model: bytes, calibration: Pictures) -> bytes:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
+            reduce_range=True,
             calibrate_method=CalibrationMethod.MinMax,
         )
         data = made.read_bytes()

@@ -68,13 +68,12 @@ def fit(
     pixels = torch.from_numpy(train.pixels)
     labels = torch.from_numpy(train.labels)
     weights = chances(train, job.balance)
-    per_epoch = min(len(train), job.epoch_samples) if job.epoch_samples else len(train)
-    steps = max(1, per_epoch // job.batch)
+    steps = max(1, min(max(len(train), job.epoch_least), job.epoch_most) // job.batch)
     started = clock.monotonic() - state.seconds
     loss_of = nn.CrossEntropyLoss(label_smoothing=job.smoothing)
     while state.epoch < job.epochs and not state.stopped:
         dice = torch.Generator().manual_seed(job.seed * 100_003 + state.epoch)
-        order = torch.multinomial(weights, steps * min(job.batch, len(train)), replacement=True, generator=dice)
+        order = torch.multinomial(weights, steps * job.batch, replacement=True, generator=dice)
         strength = max(0.0, 1 - job.fade * state.epoch / job.epochs)
         net.train()
         total = 0.0
@@ -158,7 +157,8 @@ def augment(pixels: Tensor, dice: torch.Generator, job: TrainJob, strength: floa
         images = images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
     gain, offset = (torch.rand(2, n, 1, 1, 1, generator=dice) * 2 - 1) * light
     mean = images.mean((1, 2, 3), keepdim=True)
-    return ((images - mean) * (1 + gain) + mean + offset * 128).clamp(0, 255)
+    changed: Tensor = ((images - mean) * (1 + gain) + mean + offset * 128).clamp(0, 255)
+    return changed
 
 
 def _standard_error(accuracy: float, n: int) -> float:

@@ -42,7 +42,7 @@ class Arch(Struct, frozen=True, forbid_unknown_fields=True):
     """Which network, by its name in `zoo` (the width is part of it), and the side of its square input."""
 
     name: str = "mobilenet-0.25"
-    input_px: Annotated[int, Meta(ge=16, le=224)] = 96
+    input_px: Annotated[int, Meta(ge=16, le=224)] = 64
 
 
 class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,26 +56,30 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class TrainJob(Job, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Train `arch` on the snapshot's train split, from scratch or from `start`. Defaults: docs/retrain.md says how
-    they were found.
+    """Train `arch` on the snapshot's train split, from scratch or from `start`.
+
+    The defaults are what reached 97 % on one camera of CNRPark and 94 % on the second (with a tenth of its crops) in the
+    fewest CPU seconds. What mattered: augmentation that fades out, no label smoothing, the latest good epoch instead of the
+    luckiest; 96 pixels cost twice as much as 64 and won nothing there.
     """
 
     classes: Annotated[tuple[str, ...], Meta(min_length=1)]
     arch: Arch = Arch()
     start: str = ""  # sha256 of the ONNX or the weights to begin from, "" = from scratch
     seed: Annotated[int, Meta(ge=0, le=2**31)] = 1
-    epochs: Annotated[int, Meta(ge=1, le=1000)] = 12
+    epochs: Annotated[int, Meta(ge=1, le=1000)] = 14
     batch: Annotated[int, Meta(ge=2, le=1024)] = 32
     lr: Annotated[float, Meta(gt=0, le=1)] = 4e-3
     weight_decay: Annotated[float, Meta(ge=0, le=1)] = 0.02
-    smoothing: Unit = 0.05  # of labels
+    smoothing: Unit = 0.0  # of labels
     balance: Unit = 0.5  # 0: every crop is drawn as often; 1: every (class, camera) group is
     mirror: Unit = 0.5  # augmentation: share of crops mirrored left to right
     shift: Unit = 0.08  # augmentation: share of a side
     light: Unit = 0.3  # augmentation: contrast and brightness
-    fade: Annotated[float, Meta(ge=0, le=4)] = 1.0  # how much of the augmentation is gone at the end (2: gone half way)
-    patience: Annotated[int, Meta(ge=1)] = 8  # epochs without a better tune split before it stops
-    epoch_samples: Annotated[int, Meta(ge=0)] = 0  # crops drawn per epoch at most; 0 = as many as there are
+    fade: Annotated[float, Meta(ge=0, le=4)] = 1.5  # augmentation is gone after 1 / fade of the epochs; 0: it stays
+    patience: Annotated[int, Meta(ge=1)] = 10  # epochs without a better tune split before it stops
+    epoch_least: Annotated[int, Meta(ge=1)] = 1000  # crops drawn per epoch (again and again when there are fewer)
+    epoch_most: Annotated[int, Meta(ge=1)] = 4000  # and at most
     min_samples: Annotated[int, Meta(ge=1)] = 40  # fewer crops in the train split are refused
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edged import engine
-from edged.clock import Clock, stopwatch
+from edged.clock import Clock, cpu_seconds, stopwatch
 from edged.engine import patterns, preprocess
 from edged.errors import Refused
 from edged.retrain import source
@@ -40,20 +41,37 @@ def accuracy(model: bytes, pics: Pictures, *, threads: int = 1, runtime: str = "
     return float((answers(model, pics, threads=threads, runtime=runtime) == pics.labels).mean()) if len(pics) else 0.0
 
 
-def frame_times(loaded: engine.Engine, px: int, *, seconds: float, clock: Clock) -> dict[str, NDArray[np.float64]]:
-    """Milliseconds of each stage for one 1280x720 frame with four regions, again and again for `seconds` (10 at least).
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds per frame: `stages` by the wall, `cpu` of this process (what one core works, whoever else is
+    busy).
+    """
+
+    stages: dict[str, NDArray[np.float64]]
+    cpu: NDArray[np.float64]
+
+    @property
+    def wall(self) -> NDArray[np.float64]:
+        return np.asarray(np.sum(list(self.stages.values()), axis=0), np.float64)
+
+
+def frame_times(loaded: engine.Engine, px: int, *, seconds: float, clock: Clock) -> Times:
+    """One 1280x720 frame with four regions, again and again for `seconds` (10 times at least).
 
     Includes all that the camera does with a decoded frame but drawing; decoding the JPEG is not included.
     """
     frame = np.ascontiguousarray(np.tile(patterns.picture(7, 720), (1, 2, 1))[:, :1280])
-    runs: list[list[float]] = []
+    walls: list[list[float]] = []
+    cpus: list[float] = []
     for _ in range(3):
         _one(loaded, frame, px)
     until = clock.monotonic() + seconds
-    while len(runs) < 10 or (clock.monotonic() < until and len(runs) < 100_000):
-        runs.append(_one(loaded, frame, px))
-    table = np.array(runs) * 1000
-    return {name: table[:, i] for i, name in enumerate(STAGES)}
+    while len(walls) < 10 or (clock.monotonic() < until and len(walls) < 100_000):
+        before = cpu_seconds()
+        walls.append(_one(loaded, frame, px))
+        cpus.append(cpu_seconds() - before)
+    table = np.array(walls) * 1000
+    return Times({name: table[:, i] for i, name in enumerate(STAGES)}, np.array(cpus) * 1000)
 
 
 def _one(loaded: engine.Engine, frame: NDArray[np.uint8], px: int) -> list[float]:

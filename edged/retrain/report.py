@@ -103,4 +103,4 @@ def mcnemar(pair: Pair) -> float:
     n, k = pair.lost + pair.won, min(pair.lost, pair.won)
     if n == 0:
         return 1.0
-    return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
+    return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / (1 << n))

@@ -1,14 +1,13 @@
 """Stage `trial`: the delivered bytes on the frozen hold-out, under one device's limits. Makes the Report.
 
-Guarantees: speed and memory are measured before any picture or label is loaded, in a process that has loaded what a
-camera loads for inference (numpy, OpenCV, the runtime); answers are those of the delivered bytes through the camera's
-own preprocessing; the baseline sees the same pictures. Does not guarantee speed on the device: see
-`device.Profile.estimate`.
+Guarantees: speed and memory are measured before any picture or label is loaded and without torch in the process;
+answers are those of the delivered bytes through the camera's own preprocessing; the baseline sees the same pictures.
+Does not guarantee speed on the device: see `device.Profile.estimate`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,24 +45,23 @@ def measure_speed(model: bytes, px: int, job: TrialJob) -> dict[str, object]:
     """The device's share of a Report: latency, frames/s here and there, memory, power."""
     profile = device.find(job.device)
     loaded = engine.load(model, runtime=job.runtime, threads=1)
-    stages = measure.frame_times(loaded, px, seconds=job.seconds, clock=SystemClock())
-    whole = np.sum(list(stages.values()), axis=0)
+    times = measure.frame_times(loaded, px, seconds=job.seconds, clock=SystemClock())
     peak = device.peak_rss()
-    here = 1000 / float(np.median(whole))
+    here = 1000 / float(np.median(times.cpu))
     likely, lower, upper = profile.estimate(here)
-    what = f"{len(whole)} frames of 1280x720 with four regions, {px} px, one core here, {profile.isa}"
+    what = f"{len(times.cpu)} frames of 1280x720 with four regions, {px} px, one core here, {profile.isa}"
     known = profile.factor is None
     return {
         "runtime": loaded.runtime,
-        "latency_ms_p50": Number(round(float(np.median(whole)), 3), "measured", what),
-        "latency_ms_p95": Number(round(float(np.percentile(whole, 95)), 3), "measured", what),
-        "stages_ms": {name: round(float(np.median(times)), 4) for name, times in stages.items()},
-        "fps_here": Number(round(here, 1), "measured", what),
+        "latency_ms_p50": Number(round(float(np.median(times.wall)), 3), "measured", what),
+        "latency_ms_p95": Number(round(float(np.percentile(times.wall, 95)), 3), "measured", what),
+        "stages_ms": {name: round(float(np.median(t)), 4) for name, t in times.stages.items()},
+        "fps_here": Number(round(here, 1), "measured", f"by CPU time, so that other work here does not count; {what}"),
         "fps_device": Number(
             round(likely, 1), "measured" if known else "estimated", profile.basis, round(lower, 1), round(upper, 1)
         ),
         "memory_bytes": Number(
-            peak, "measured", "peak resident memory of a process that runs frames through the model"
+            peak, "measured", "peak resident memory while frames ran; holds about 25 MB of the re-test itself"
         ),
         "power_w": None if not profile.power_w else Number(profile.power_w, "estimated", "thermal design power"),
         "covered": profile.covered,
@@ -121,9 +119,7 @@ def _pair(right: NDArray[np.bool_], was: NDArray[np.bool_], of: NDArray[np.bool_
     )
 
 
-def _confusion(
-    truth: Sequence[int] | NDArray[np.int64], found: NDArray[np.int64], n: int
-) -> tuple[tuple[int, ...], ...]:
+def _confusion(truth: NDArray[np.int64], found: NDArray[np.int64], n: int) -> tuple[tuple[int, ...], ...]:
     table = np.zeros((n, n), np.int64)
     np.add.at(table, (truth, found), 1)
     return tuple(tuple(int(x) for x in row) for row in table)

@@ -36,6 +36,7 @@ class Luma(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.weights: Tensor
         self.register_buffer("weights", torch.tensor(_LUMA).reshape(1, 3, 1, 1) / 127.5, persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
