@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import sys
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
@@ -19,7 +19,10 @@ from edged.clock import stopwatch
 from edged.errors import EdgedError, Misconfigured, Refused
 from edged.privacy import confine, jpeg
 from edged.privacy.scrub import Withheld
-from edged.privacy.talk import LENGTH_BYTES, MAX_DOCUMENT, Declined, Hello, Request, Settings, pack
+from edged.privacy.talk import LENGTH_BYTES, MAX_DOCUMENT, Declined, Done, Hello, Request, Settings, pack
+
+if TYPE_CHECKING:
+    from edged.privacy.picture import Scrubber
 
 
 def main() -> int:
@@ -50,7 +53,7 @@ def main() -> int:
     return 0
 
 
-def _make(settings: Settings):  # type: ignore[no-untyped-def]
+def _make(settings: Settings) -> tuple[Scrubber, str, str]:
     import cv2
 
     from edged.privacy import selftest
@@ -60,11 +63,11 @@ def _make(settings: Settings):  # type: ignore[no-untyped-def]
     cv2.setNumThreads(1)
     detector = FaceDetector(settings.runtime) if settings.faces else None
     scrubber = Scrubber(detector, find_plates=settings.plates, margin=settings.margin, masks=settings.masks)
-    selftest.run(detector, plates=settings.plates)
+    selftest.run(scrubber, faces=settings.faces, plates=settings.plates)
     return scrubber, detector.runtime if detector else "", detector.sha256 if detector else ""
 
 
-def _answer(scrubber, request: Request):  # type: ignore[no-untyped-def]
+def _answer(scrubber: Scrubber, request: Request) -> Done | Declined:
     try:
         return scrubber.scrub(request)
     except Refused as e:

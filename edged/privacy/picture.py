@@ -55,9 +55,12 @@ class Scrubber:
         times["faces"] = stopwatch()
         found_plates = plates.find(image) if self._plates else []
         times["plates"] = stopwatch()
-        for box in (*found_faces, *found_plates):
+        for box in found_faces:
             hide_box(hidden, box, self._margin)
-        fill(image, hidden)
+        of_plates = np.zeros_like(hidden)
+        for box in found_plates:
+            hide_box(of_plates, box, self._margin)
+        fill(image, hidden | of_plates)
         times["fill"] = stopwatch()
         whole: Iterable[Box] = ((0, 0, width, height),)
         regions = whole if request.kind == "roi" else request.regions
@@ -67,7 +70,7 @@ class Scrubber:
         marks = list(times.items())
         ms = {name: (at - before) * 1e3 for (_, before), (name, at) in pairwise(marks)}
         ms["total"] = (marks[-1][1] - marks[0][1]) * 1e3
-        return Done(request.seq, width, height, out, crops, len(found_faces), len(found_plates), ms)
+        return Done(request.seq, width, height, out, crops, len(found_faces), areas(of_plates), ms)
 
 
 def decode(request: Request) -> NDArray[np.uint8]:
@@ -107,6 +110,11 @@ def blocks_of_polygon(polygon: Polygon, width: int, height: int) -> NDArray[np.b
     corners = np.rint(np.array(polygon, dtype=np.float64) * (width, height)).astype(np.int32)
     cv2.fillPoly(drawn, [corners], 255)  # draws its outline too
     return np.asarray(drawn.reshape(down, BLOCK, across, BLOCK).any(axis=(1, 3)))
+
+
+def areas(hidden: NDArray[np.bool_]) -> int:
+    """How many areas the marked blocks make up."""
+    return int(cv2.connectedComponents(hidden.astype(np.uint8), connectivity=8)[0]) - 1
 
 
 def fill(image: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> None:

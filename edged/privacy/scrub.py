@@ -27,7 +27,7 @@ class Withheld(EdgedError):
 
     timeout     the child did not answer within its deadline
     child_died  the child ended in the middle of the frame
-    child_down  the child cannot start
+    selftest    the child did not hide what was planted for it
     bad_answer  what it answered does not hold together
     detector    a detector failed or gave numbers that are none
     memory      the frame needed more memory than the child may have
