@@ -1,0 +1,405 @@
+"""What the page and `edged status` show: one function per fragment, rows in, frozen values out. Reads only.
+
+Guarantees: every query is bounded (the newest labels, the last releases, one day's index range), so that a page that
+polls costs the same after a year as after an hour. Does not guarantee that two functions see the same moment.
+Shares and progress are 0..1; times are seconds since 1970 by the box's clock.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from edged.storage import cameras as camera_rows
+from edged.storage import candidates, cycles, deliveries, labels, releases, reports, verdicts
+from edged.storage.store import Store
+
+STAGES = ("snapshot", "train", "compress", "retest", "gate", "release")  # the ladder, as improve climbs it
+RECENT_S = 600.0  # "lately": withheld frames
+RECENT_LABELS = 40  # samples that say how well the cameras see now
+BEFORE_LABELS = 160  # those before them, which say how well they saw
+SERIES_LABELS = 20_000
+SERIES_STEPS = (5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 2 * 3600, 6 * 3600, 12 * 3600, 86400, 7 * 86400)
+SERIES_POINTS = 24
+SHOWN_RELEASES = 5
+SHOWN_CYCLES = 5
+SHOWN_MODELS = 12
+
+
+@dataclass(frozen=True)
+class Score:
+    """`right` of `n` samples: the cameras' own answers against human labels."""
+
+    right: int
+    n: int
+
+    @property
+    def share(self) -> float | None:
+        return self.right / self.n if self.n else None
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region of the last picture in pixels of the frame; `label` "" = the camera had no model."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The newest scrubbed picture that is still there. `kind` "roi": the whole picture is one region."""
+
+    frame: str
+    kind: str
+    received: float
+    width: int
+    height: int
+    regions: tuple[Region, ...]
+    hidden: dict[str, int]  # what privacy filled, by kind
+
+
+@dataclass(frozen=True)
+class CameraView:
+    """`release` None: it runs no model, or one that no release here names. Stats are None until it sent some."""
+
+    id: str
+    online: bool
+    last_seen: float
+    last_frame: float | None
+    fps: float | None
+    infer_ms: float | None
+    temp_c: float | None
+    waiting: int  # frames in the camera's spool
+    model: str  # sha256, "" = none
+    release: int | None
+    picture: Picture | None
+    withheld: int  # in the last RECENT_S
+
+
+@dataclass(frozen=True)
+class Rung:
+    """`state`: waiting, running, done, failed. `told` is the stage's own sentence."""
+
+    name: str
+    state: str
+    started: float | None
+    ended: float | None
+    progress: float
+    eta_s: float | None
+    told: str
+
+
+@dataclass(frozen=True)
+class CycleView:
+    id: int
+    state: str
+    why: str
+    detail: str
+    started: float
+    ended: float | None
+    rungs: tuple[Rung, ...]
+
+
+@dataclass(frozen=True)
+class ReleaseView:
+    """One release and what became of it on every camera that was told."""
+
+    number: int
+    name: str
+    state: str
+    size: int
+    created: float
+    ended: float | None
+    detail: str
+    deliveries: tuple[deliveries.DeliveryRow, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for d in self.deliveries:
+            found[d.status] = found.get(d.status, 0) + 1
+        return found
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """A candidate with what the re-test measured. `accuracy` on the frozen hold-out, with Wilson's 95 % interval;
+    `before` is the model that ran then, on the same pictures; `float_accuracy` this one before compression.
+    """
+
+    id: int
+    cycle: int
+    name: str
+    sha256: str
+    size: int
+    created: float
+    device: str
+    n: int
+    accuracy: float | None
+    lower: float | None
+    upper: float | None
+    before: float | None
+    fps: float | None
+    fps_how: str
+    memory: float | None
+    float_accuracy: float | None
+    passed: bool | None
+    reasons: tuple[str, ...]
+    release: int | None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One step of time: `ts` its middle."""
+
+    ts: float
+    right: int
+    n: int
+    lower: float
+    upper: float
+
+    @property
+    def share(self) -> float:
+        return self.right / self.n
+
+
+@dataclass(frozen=True)
+class Series:
+    """Accuracy over time per camera, and when which release appeared. Empty `cameras`: nothing was labelled yet."""
+
+    start: float
+    end: float
+    step: float
+    cameras: dict[str, tuple[Point, ...]]
+    releases: tuple[tuple[float, int, str], ...]  # time, number, state
+
+
+@dataclass(frozen=True)
+class Now:
+    """Everything the verdict sentence is made of."""
+
+    at: float
+    cameras: int
+    online: int
+    offline: tuple[tuple[str, float], ...]  # camera, last heard of
+    samples: int  # regions received so far
+    labels: int  # human
+    cycle: CycleView | None  # the running one, else the last
+    asked: bool  # a cycle was asked for and has not begun
+    release: ReleaseView | None  # the newest
+    running: int  # cameras that run the newest release
+    recent: Score  # of the newest release's answers, the last RECENT_LABELS
+    before: Score  # those before them
+    withheld: int  # frames of the last RECENT_S that privacy could not vouch for
+    withheld_why: str  # the most frequent reason
+
+
+def now(store: Store, at: float) -> Now:
+    """The facts of this moment."""
+    known = camera_rows.all(store)
+    newest = releases.latest(store)
+    scores = _scores(store, newest.sha256 if newest else "", RECENT_LABELS + BEFORE_LABELS)
+    recent, before = scores[:RECENT_LABELS], scores[RECENT_LABELS:]
+    withheld = store.rows(
+        "select detail, count(*) as n from frame where received >= ? and status = 'withheld' group by detail"
+        " order by n desc",
+        (at - RECENT_S,),
+    )
+    last = cycles.running(store) or cycles.latest(store)
+    return Now(
+        at=at,
+        cameras=len(known),
+        online=sum(c.online for c in known),
+        offline=tuple((c.id, c.last_seen) for c in known if not c.online),
+        samples=int(store.value("select coalesce(max(rowid), 0) from sample")),  # rows are never deleted
+        labels=labels.count(store),
+        cycle=_cycle(store, last) if last else None,
+        asked=bool(store.value("select 1 from request where verb = 'cycle' and done is null limit 1")),
+        release=_release(store, newest) if newest else None,
+        running=sum(newest is not None and _model(c) == newest.sha256 for c in known),
+        recent=Score(sum(recent), len(recent)),
+        before=Score(sum(before), len(before)),
+        withheld=sum(r["n"] for r in withheld),
+        withheld_why=withheld[0]["detail"] if withheld else "",
+    )
+
+
+def cameras(store: Store, at: float) -> list[CameraView]:
+    """Every camera that ever spoke, by id."""
+    numbers = {r.sha256: r.number for r in releases.all(store)}
+    withheld = dict(
+        tuple(r)
+        for r in store.rows(
+            "select camera, count(*) from frame where received >= ? and status = 'withheld' group by camera",
+            (at - RECENT_S,),
+        )
+    )
+    return [
+        CameraView(
+            id=c.id, online=c.online, last_seen=c.last_seen, last_frame=c.last_frame,
+            fps=c.stats.fps if c.stats else None, infer_ms=c.stats.infer_ms if c.stats else None,
+            temp_c=c.stats.temp_c if c.stats else None, waiting=c.stats.spool_frames if c.stats else 0,
+            model=_model(c), release=numbers.get(_model(c)), picture=_picture(store, c.id),
+            withheld=withheld.get(c.id, 0),
+        )
+        for c in camera_rows.all(store)
+    ]  # fmt: skip
+
+
+def cycle(store: Store) -> CycleView | None:
+    """The running cycle, else the last one."""
+    found = cycles.running(store) or cycles.latest(store)
+    return _cycle(store, found) if found else None
+
+
+def past_cycles(store: Store) -> list[cycles.Cycle]:
+    """The last few that have ended, newest first."""
+    return [c for c in cycles.all(store) if c.ended is not None][:SHOWN_CYCLES]
+
+
+def models(store: Store) -> list[ModelView]:
+    """The last candidates, newest first, refused ones too."""
+    numbers = {r.candidate: r.number for r in releases.all(store)}
+    return [_model_view(store, c, numbers.get(c.id)) for c in candidates.all(store)[-SHOWN_MODELS:][::-1]]
+
+
+def fleet(store: Store) -> list[ReleaseView]:
+    """The last releases, newest first, each with what every camera did with it."""
+    return [_release(store, r) for r in releases.all(store)[-SHOWN_RELEASES:][::-1]]
+
+
+def accuracy_series(store: Store, at: float) -> Series:
+    """The cameras' answers against human labels by the time the box received them; at most the newest 20,000 labels."""
+    found = store.rows(
+        "select s.camera, s.received, l.class = s.predicted as hit from"
+        " (select sample, max(id) as id from (select id, sample from label where source = 'human' and undone is null"
+        "  order by id desc limit ?) group by sample) newest"
+        " join label l on l.id = newest.id join sample s on s.id = l.sample"
+        " where l.class <> '' and s.predicted <> '' order by s.received",
+        (SERIES_LABELS,),
+    )
+    if not found:
+        return Series(at, at, 0.0, {}, ())
+    first, last = found[0]["received"], found[-1]["received"]
+    step = step_for(last - first)
+    start = math.floor(first / step) * step
+    end = (math.floor(last / step) + 1) * step
+    cells: dict[str, dict[int, list[int]]] = {}
+    for r in found:
+        cell = cells.setdefault(r["camera"], {}).setdefault(int((r["received"] - start) // step), [0, 0])
+        cell[0] += r["hit"]
+        cell[1] += 1
+    lines = {
+        camera: tuple(
+            Point(start + (i + 0.5) * step, right, n, *_interval(right, n)) for i, (right, n) in sorted(line.items())
+        )
+        for camera, line in sorted(cells.items())
+    }
+    marks = tuple((r.created, r.number, r.state) for r in releases.all(store) if start <= r.created <= end)
+    return Series(start, end, step, lines, marks)
+
+
+def step_for(span: float) -> float:
+    """The shortest step of SERIES_STEPS that cuts `span` seconds into at most SERIES_POINTS points."""
+    return float(next((s for s in SERIES_STEPS if span / s <= SERIES_POINTS), SERIES_STEPS[-1]))
+
+
+def progress(store: Store) -> tuple[int, int]:
+    """(human labels so far, samples that wait for one and still have a picture)."""
+    waiting = store.value(
+        "select count(*) from sample s where s.object is not null and not exists"
+        " (select 1 from label l where l.sample = s.id and l.source = 'human' and l.undone is null)"
+    )
+    return labels.count(store), int(waiting)
+
+
+def _scores(store: Store, model: str, limit: int) -> list[int]:
+    """1 for right, 0 for wrong: the newest labelled answers of one model, newest first."""
+    if not model:
+        return []
+    found = store.rows(
+        "select l.class = s.predicted from (select sample, max(id) as id from (select id, sample from label where"
+        "  source = 'human' and undone is null order by id desc limit 2000) group by sample) newest"
+        " join label l on l.id = newest.id join sample s on s.id = l.sample"
+        " where l.class <> '' and s.predicted <> '' and s.model = ? order by s.received desc, s.id limit ?",
+        (model, limit),
+    )
+    return [int(r[0]) for r in found]
+
+
+def _model(c: camera_rows.Camera) -> str:
+    """The sha256 of what a camera runs, by the newest of its words."""
+    if c.reported is not None and c.reported.sha256:
+        return c.reported.sha256
+    return c.info.model if c.info else ""
+
+
+def _picture(store: Store, camera: str) -> Picture | None:
+    row = store.row(
+        "select id, kind, received, ts, width, height, scrub from frame where camera = ? and object is not null"
+        " order by received desc limit 1",
+        (camera,),
+    )
+    if row is None:
+        return None
+    found = store.rows(
+        "select x, y, w, h, predicted, score from sample where camera = ? and ts = ? and frame = ? order by id",
+        (camera, row["ts"], row["id"]),
+    )
+    hidden = json.loads(row["scrub"]).get("regions", {})
+    return Picture(
+        row["id"], row["kind"], row["received"], row["width"], row["height"], tuple(Region(*r) for r in found),
+        {str(k): int(v) for k, v in hidden.items()},
+    )  # fmt: skip
+
+
+def _cycle(store: Store, found: cycles.Cycle) -> CycleView:
+    begun = {s.name: s for s in cycles.stages(store, found.id)}
+    rungs = []
+    for name in STAGES:
+        s = begun.get(name)
+        if s is None:
+            rungs.append(Rung(name, "waiting", None, None, 0.0, None, ""))
+            continue
+        state = "done" if s.ended is not None else "running" if found.ended is None else "failed"
+        told = str(s.detail.get("told") or s.detail.get("text") or "")
+        rungs.append(Rung(name, state, s.started, s.ended, s.progress, s.eta_s, told))
+    return CycleView(found.id, found.state, found.why, found.detail, found.started, found.ended, tuple(rungs))
+
+
+def _release(store: Store, r: releases.ReleaseRow) -> ReleaseView:
+    return ReleaseView(
+        r.number, r.name, r.state, r.size, r.created, r.ended, r.detail, tuple(deliveries.of(store, r.number))
+    )
+
+
+def _model_view(store: Store, c: candidates.Candidate, release: int | None) -> ModelView:
+    found = reports.of(store, c.id)
+    body: dict[str, Any] = json.loads(found[0].body) if found else {}
+    verdict = verdicts.of(store, c.id)
+    share, pair = body.get("accuracy") or {}, body.get("pair") or {}
+    fps, memory = body.get("fps_device") or {}, body.get("memory_bytes") or {}
+    return ModelView(
+        id=c.id, cycle=c.cycle, name=c.name, sha256=c.sha256, size=c.size, created=c.created,
+        device=found[0].device if found else "", n=int(share.get("n", 0)),
+        accuracy=share.get("accuracy"), lower=share.get("lower"), upper=share.get("upper"),
+        before=pair["baseline_right"] / pair["n"] if pair.get("n") else None,
+        fps=fps.get("value"), fps_how=fps.get("how", ""), memory=memory.get("value"),
+        float_accuracy=(c.recipe.get("facts") or {}).get("accuracy_before"),
+        passed=verdict.passed if verdict else None, reasons=verdict.reasons if verdict else (), release=release,
+    )  # fmt: skip
+
+
+def _interval(right: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval (E. B. Wilson, JASA 22, 1927)."""
+    p, z = right / n, 1.959964
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,0 +1,196 @@
+"""WALK 3: rows -> page; labels and requests -> rows. One server-rendered page whose fragments are polled.
+
+Guarantees: a picture leaves this process only scrubbed (it reads what privacy passed, there is nothing else in the
+store), never cached; every form carries a CSRF token; a foreign Host header is 400 (DNS rebinding); every answer carries
+a strict Content-Security-Policy. An unchanged fragment is 304. Does not guarantee who is looking: there is no login, and
+`serve` therefore listens on the loopback only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, abort, make_response, redirect, render_template, request, session, url_for
+from flask.typing import ResponseReturnValue
+from flask_wtf.csrf import CSRFError, CSRFProtect
+
+from edged.clock import Clock, iso
+from edged.errors import EdgedError, Refused, Unavailable
+from edged.storage import cycles, frames, requests, samples, views
+from edged.storage.store import Store
+from edged.web import plot, words
+from edged.web.questions import Questions
+from edged.web.verdict import judge
+
+CSP = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; frame-src 'none'; object-src 'none'"
+HEADERS = {
+    "Content-Security-Policy": CSP,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+SECTIONS = ("now", "cameras", "cycle", "models", "fleet")
+AUTHOR = "page"  # of labels and requests, until there are users
+_AGES = re.compile(rb"(<time\b[^>]*>)[^<]*")  # a text that the browser keeps up to date by itself
+
+
+def create_app(
+    store: Store,
+    *,
+    site: str,
+    classes: Sequence[str],
+    names: Mapping[str, str],
+    gate: Mapping[str, Any],
+    clock: Clock,
+    secret: str | bytes,
+    hosts: Sequence[str],
+) -> Flask:
+    """The page of one site. `names` are what people call the cameras, `gate` the limits to show ("max_loss" 0..1),
+    `hosts` the names, without port, that a request may be addressed to, `secret` signs the session cookie.
+    """
+    app = Flask(__name__)
+    app.config.update(
+        SECRET_KEY=secret, SESSION_COOKIE_NAME="edged", SESSION_COOKIE_SAMESITE="Strict", SESSION_COOKIE_HTTPONLY=True,
+        WTF_CSRF_TIME_LIMIT=None, MAX_CONTENT_LENGTH=64 * 1024,
+    )  # fmt: skip
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.globals.update(words=words, site=site, iso=iso, name_of=lambda camera: names.get(camera, camera))
+    app.jinja_env.filters.update(percent=words.percent, size=words.size, duration=words.duration, points=words.points)
+    CSRFProtect(app)
+    _guard(app, frozenset(h.strip("[]").lower() for h in hosts))
+
+    def facts(section: str) -> dict[str, Any]:
+        """What a fragment's template is given."""
+        now = clock.now()
+        if section == "now":
+            known = views.now(store, now)
+            return {"now": now, "facts": known, "verdict": judge(known, names)}
+        if section == "cameras":
+            return {"now": now, "cameras": views.cameras(store, now)}
+        if section == "cycle":
+            return {"now": now, "cycle": views.cycle(store), "past": views.past_cycles(store)}
+        if section == "models":
+            series = views.accuracy_series(store, now)
+            charts = {"wide": plot.chart(series, names, 860, 280), "narrow": plot.chart(series, names, 350, 240)}
+            return {"now": now, "models": views.models(store), "series": series, "charts": charts, "gate": gate}
+        return {"now": now, "fleet": views.fleet(store)}
+
+    def show(section: str) -> Callable[[], Response]:
+        return lambda: _conditional(render_template(f"_{section}.html", **facts(section)))
+
+    @app.get("/")
+    def index() -> str:
+        given: dict[str, Any] = {}
+        for section in SECTIONS:
+            given |= facts(section)
+        return render_template("page.html", **given, question=Questions(store, session, classes).next())
+
+    for section in SECTIONS:
+        app.add_url_rule(f"/{section}", section, show(section), methods=["GET"])
+
+    def asked(sample: str = "") -> ResponseReturnValue:
+        """The next question: as a fragment for the script, by way of the page without it."""
+        if request.headers.get("X-Fragment") == "1":
+            return render_template("_label.html", question=Questions(store, session, classes).next(sample))
+        return redirect(url_for("index", _anchor="label"), 303)
+
+    @app.get("/label")
+    def label() -> ResponseReturnValue:
+        return asked()
+
+    @app.post("/label")
+    def label_add() -> ResponseReturnValue:
+        class_ = request.form.get("class")
+        if class_ is None or (class_ and class_ not in classes):
+            abort(400, "A label is one of the task's classes, or empty for a bad crop.")
+        Questions(store, session, classes).answer(request.form.get("sample", ""), class_, AUTHOR)
+        return asked()
+
+    @app.post("/label/skip")
+    def label_skip() -> ResponseReturnValue:
+        Questions(store, session, classes).skip(request.form.get("sample", ""))
+        return asked()
+
+    @app.post("/label/undo")
+    def label_undo() -> ResponseReturnValue:
+        return asked(Questions(store, session, classes).undo(AUTHOR))
+
+    @app.post("/request/cycle")
+    def request_cycle() -> ResponseReturnValue:
+        """Ask the daemon for a cycle; asking twice before it has begun is asking once."""
+        if not any(r.verb == "cycle" for r in requests.pending(store)):
+            requests.add(store, "cycle", {}, AUTHOR)
+        if request.headers.get("X-Fragment") == "1":
+            return "", 204
+        return redirect(url_for("index", _anchor="cycle"), 303)
+
+    @app.get("/picture/<camera>.jpg")
+    def picture(camera: str) -> Response:
+        return _jpeg(frames.last_picture(store, camera))
+
+    @app.get("/crop/<sample>.jpg")
+    def crop(sample: str) -> Response:
+        return _jpeg(samples.crop(store, sample))
+
+    @app.get("/healthz")
+    def healthz() -> ResponseReturnValue:
+        cycles.latest(store)
+        return {"ok": True}
+
+    return app
+
+
+def _guard(app: Flask, hosts: frozenset[str]) -> None:
+    """What holds for every request and every answer."""
+
+    @app.before_request
+    def _host() -> None:
+        try:
+            name = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
+        except ValueError:
+            name = ""
+        if name not in hosts:
+            abort(400, "This page is not served under that name.")
+
+    @app.after_request
+    def _headers(response: Response) -> Response:
+        for key, value in HEADERS.items():
+            response.headers.setdefault(key, value)
+        if request.endpoint != "static":
+            response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    @app.errorhandler(CSRFError)
+    def _csrf(error: CSRFError) -> ResponseReturnValue:
+        return "This form is too old or not from this page. Reload the page and try again.", 400, PLAIN
+
+    @app.errorhandler(EdgedError)
+    def _edged(error: EdgedError) -> ResponseReturnValue:
+        if isinstance(error, Refused):
+            return str(error), 404 if error.code in ("not_found", "gone", "no_object") else 400, PLAIN
+        app.logger.warning("%s %s: %s", request.method, request.path, error)
+        return str(error), 503 if isinstance(error, Unavailable) else 500, PLAIN
+
+
+PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
+
+
+def _conditional(html: str) -> Response:
+    """With an ETag that does not change while only ages grow; 304 when the browser has this one."""
+    response = make_response(html)
+    response.set_etag(hashlib.sha256(_AGES.sub(rb"\1", html.encode())).hexdigest()[:24])
+    response.headers["Cache-Control"] = "no-cache, private"
+    return response.make_conditional(request)
+
+
+def _jpeg(data: bytes | None) -> Response:
+    if data is None:
+        abort(404, "There is no picture.")
+    return Response(data, mimetype="image/jpeg", headers={"Cache-Control": "no-store"})

@@ -1,0 +1,164 @@
+"""One sentence that says how the site is, and the reasons behind it. Pure: facts in (storage.views.Now), words out.
+
+Guarantees: the first word is decided by the worst or most urgent finding, the rest follow as reasons, so that nothing
+that is wrong hides behind something that is going on. Does not guarantee that all is well when it says Good: it knows
+only what stands in the store.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from edged.storage.views import CycleView, Now, Score
+from edged.web.words import STAGES, count, duration, listed, percent, sentence_case
+
+Level = Literal["good", "busy", "warn", "bad"]
+
+ENOUGH = 20  # labelled samples on either side before a fall is called one
+FALL = 0.05  # of accuracy, beyond chance
+Z_95_ONE_SIDED = 1.644854
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing worth saying. `rank` small = first; `section` is the part of the page that shows it."""
+
+    rank: int
+    level: Level
+    word: str
+    text: str
+    section: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`word` and `text` make the sentence; `reasons` are the other findings, the most urgent first."""
+
+    level: Level
+    word: str
+    text: str
+    reasons: tuple[Finding, ...]
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.word}. {self.text}"
+
+
+def sentence(now: Now) -> str:
+    """The verdict as `edged status` prints it."""
+    return judge(now).sentence
+
+
+def judge(now: Now, names: Mapping[str, str] | None = None) -> Verdict:
+    """`names` are what people call the cameras; an unnamed one goes by its id."""
+    names = names or {}
+    if now.cameras == 0:
+        return Verdict("warn", "Waiting", "No camera has spoken yet.", ())
+    found = sorted(
+        (f for f in (_cameras(now, names), _rollout(now), _cycle(now), _slipping(now), _withheld(now)) if f),
+        key=lambda f: f.rank,
+    )
+    if not found:
+        found = [_calm(now)]
+    first, level = found[0], max((f.level for f in found), key=("good", "busy", "warn", "bad").index)
+    online = f"{now.online} of {count(now.cameras, 'camera')} online"
+    text = first.text if first.section == "cameras" else f"{online}; {first.text}"
+    return Verdict(level, first.word, f"{sentence_case(text)}.", tuple(found[1:]))
+
+
+def _cameras(now: Now, names: Mapping[str, str]) -> Finding | None:
+    if not now.offline:
+        return None
+    who = listed([names.get(c, c) for c, _ in now.offline])
+    since = duration(round(now.at - max(seen for _, seen in now.offline)))
+    verb = "has" if len(now.offline) == 1 else "have"
+    if now.online == 0:
+        return Finding(0, "bad", "Blind", f"no camera is online; the last was heard of {since} ago", "cameras")
+    text = f"{now.online} of {count(now.cameras, 'camera')} online; {who} {verb} been away for {since}"
+    return Finding(5, "warn", "Partly blind", text, "cameras")
+
+
+def _rollout(now: Now) -> Finding | None:
+    r = now.release
+    if r is None:
+        return None
+    if r.state == "halted":
+        why = f": {_unstopped(r.detail)}" if r.detail else ""
+        return Finding(1, "bad", "Halted", f"release {r.number} was halted{why}", "fleet")
+    if r.state == "rolling":
+        done = r.counts.get("SUCCEEDED", 0)
+        text = f"release {r.number} runs on {done} of {count(now.cameras, 'camera')}"
+        return Finding(3, "busy", "Rolling out", text, "fleet")
+    return None
+
+
+def _cycle(now: Now) -> Finding | None:
+    c = now.cycle
+    if c is not None and c.state == "running":
+        return Finding(2, "busy", "Learning", f"the cycle is {_stage(c)}", "cycle")
+    if now.asked:
+        return Finding(4, "busy", "Starting", "a cycle was asked for and begins in a moment", "cycle")
+    if c is not None and c.state == "failed":
+        return Finding(6, "bad", "Stuck", f"the last cycle failed: {_unstopped(c.detail)}", "cycle")
+    if c is not None and c.state == "refused":
+        stays = f"; release {now.release.number} stays" if now.release else ""
+        return Finding(8, "warn", "Holding", f"the gate refused the last candidates{stays}", "models")
+    return None
+
+
+def _stage(c: CycleView) -> str:
+    for rung in c.rungs:
+        if rung.state == "running":
+            facts = [percent(rung.progress, 0)] if rung.progress > 0 else []
+            if rung.eta_s is not None and rung.eta_s >= 1:
+                facts.append(f"{duration(round(rung.eta_s))} left")
+            return STAGES[rung.name] + (f" ({', '.join(facts)})" if facts else "")
+    return "between two stages"
+
+
+def _slipping(now: Now) -> Finding | None:
+    recent, before = now.recent.share, now.before.share
+    if recent is None or before is None or not falling(now.recent, now.before):
+        return None
+    text = f"accuracy fell from {percent(before, 0)} to {percent(recent, 0)} (last {count(now.recent.n, 'labelled sample')})"
+    return Finding(7, "warn", "Slipping", text, "models")
+
+
+def falling(recent: Score, before: Score) -> bool:
+    """Whether the fall is at least FALL and more than chance (two proportions, one-sided at 95 %)."""
+    if recent.n < ENOUGH or before.n < ENOUGH:
+        return False
+    fall = before.right / before.n - recent.right / recent.n
+    pooled = (recent.right + before.right) / (recent.n + before.n)
+    spread = math.sqrt(pooled * (1 - pooled) * (1 / recent.n + 1 / before.n))
+    return fall >= FALL and fall > Z_95_ONE_SIDED * spread
+
+
+def _withheld(now: Now) -> Finding | None:
+    if not now.withheld:
+        return None
+    why = f" ({now.withheld_why})" if now.withheld_why else ""
+    text = f"{count(now.withheld, 'frame')} withheld in the last 10 minutes, since privacy could not vouch for "
+    return Finding(9, "warn", "Careful", f"{text}{'it' if now.withheld == 1 else 'them'}{why}", "cameras")
+
+
+def _calm(now: Now) -> Finding:
+    """Nothing is wrong and nothing is going on."""
+    if now.release is None:
+        have = f"{count(now.samples, 'region')} and {count(now.labels, 'label')} so far"
+        return Finding(10, "busy", "Collecting", f"there is no model yet: {have}", "label")
+    seen = ""
+    if now.recent.n >= ENOUGH:
+        seen = f" and were right on {percent(now.recent.share, 0)} of the last {now.recent.n} labelled samples"
+    if now.running < now.cameras:
+        text = f"{now.running} of them run release {now.release.number}{seen}"
+    else:
+        text = f"all run release {now.release.number}{seen}"
+    return Finding(10, "good", "Good", text, "models")
+
+
+def _unstopped(text: str) -> str:
+    return text.strip().rstrip(".") or "no reason was given"
