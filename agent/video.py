@@ -64,6 +64,10 @@ class VideoChild:
     def pid(self) -> int:
         return self._child.pid
 
+    @property
+    def ended(self) -> bool:
+        return self._child.poll() is not None
+
     def poll(self) -> NDArray[np.uint8] | None:
         """uint8 [h, w, 3] BGR, waiting for at most WAIT_S for its first byte."""
         assert self._child.stdin is not None
