@@ -33,7 +33,10 @@ def run(store: Store, published: audit.Head | None = None) -> list[Finding]:
     """
     found: list[Finding] = []
     for look in (_database, _objects, _samples, _keys, _snapshots, _models):
-        found += look(store)
+        try:
+            found += list(look(store))
+        except Corrupt as e:  # a damaged page ends this look; the others may still read theirs
+            found.append(Finding(e.code, "edged.db", str(e)))
     try:
         audit.verify(store, published)
     except Corrupt as e:

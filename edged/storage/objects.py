@@ -164,7 +164,6 @@ def recover(store: Store) -> Recovered:
                 temps.append(path)
             elif _ID.fullmatch(path.name) and path.name not in known:
                 orphans.append(path)
-        temps += [p for p in store.models_dir.glob(f"{disk.TEMP}*") if p.is_file()]
         disk.remove(temps)
         disk.remove(orphans)
     return Recovered(len(temps), len(orphans))

@@ -98,7 +98,7 @@ class Seal:
 
     def check_site_key(self, store: Store) -> None:
         """Raises Misconfigured if the store's newest data key was wrapped by another site key."""
-        row = store.row("select wrapped from data_key where destroyed is null order by created desc limit 1")
+        row = store.row("select wrapped from data_key where wrapped is not null order by created desc limit 1")
         if row is not None and bytes(row["wrapped"])[: len(self._mark)] != self._mark:
             raise Misconfigured(
                 "this store was sealed with another site key", code="wrong_key", hint="check storage.key_file"
@@ -120,6 +120,8 @@ class Seal:
                     (key_id, camera, day, self._wrap(key, key_id, camera, day), store.clock.now()),
                 )
                 cipher = AESGCM(key)
+            elif row["wrapped"] is None:
+                raise Corrupt(f"data key {row['id']} is half destroyed", code="half_destroyed")
             else:
                 key_id, cipher = row["id"], self._unwrap(bytes(row["wrapped"]), row["id"], camera, day)
         made = DataKey(key_id, cipher)

@@ -46,6 +46,11 @@ def test_any_edit_deletion_swap_or_cut_is_noticed(entries, data):
     e = entries[i]
     changed = replace(e, **{field: getattr(e, field) + ("x" if isinstance(getattr(e, field), str) else 1)})
     assert verdict([*entries[:i], changed, *entries[i + 1 :]]) == "broken"
+    forged = replace(e, actor=e.actor + "x")
+    forged = replace(forged, hash=audit.hash_of(e.prev, e.n, e.ts, forged.actor, e.act, e.subject, e.detail))
+    assert verdict([*entries[:i], forged, *entries[i + 1 :]], head) == "broken"
+    if i < len(entries) - 1:
+        assert verdict([*entries[:i], forged, *entries[i + 1 :]]) == "broken"
     assert verdict(entries[:i] + entries[i + 1 :], head) == "broken"
     j = data.draw(st.integers(0, len(entries) - 1).filter(lambda j: j != i))
     swapped = list(entries)

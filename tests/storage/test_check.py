@@ -69,6 +69,20 @@ def test_a_snapshot_with_a_sample_in_two_parts_is_found(store):
     assert codes(store) == ["leak"]
 
 
+def test_a_damaged_page_is_a_finding_and_the_other_looks_go_on(store, add, open_store, data_dir, files):
+    add(store, 1, regions=0)
+    root = store.value("select rootpage from sqlite_schema where name = 'sample'")
+    size = store.value("pragma page_size")
+    store.close()
+    with (data_dir / "edged.db").open("r+b") as f:
+        f.seek((root - 1) * size)
+        f.write(b"\xff" * size)
+    files()[0].unlink()
+    found = codes(open_store())
+    assert "corrupt" in found or "database" in found
+    assert "lost_object" in found
+
+
 def test_a_lost_or_changed_model_is_found(store):
     cycle = cycles.start(store, "asked")
     sha = models.put_model(store, b"model")

@@ -5,7 +5,7 @@ from hashlib import sha256
 import pytest
 
 from edged.errors import Misconfigured, Refused, Unavailable
-from edged.storage import cameras, check, frames, samples
+from edged.storage import cameras, check, frames, objects, samples
 
 
 def test_an_added_frame_is_answered_by_its_hash_and_reads_back(store, frame, scrubbed):
@@ -121,6 +121,24 @@ def test_without_the_key_nothing_is_stored(open_store, frame, scrubbed, files):
     with pytest.raises(Misconfigured):
         frames.add(open_store(site_key=None), f, scrubbed(f))
     assert files() == []
+
+
+def test_a_frame_that_another_process_stored_meanwhile_gets_its_receipt(
+    store, open_store, frame, scrubbed, files, monkeypatch
+):
+    other, f = open_store(), frame(1)
+    receipts, real = [], objects.write
+
+    def write(*args):
+        monkeypatch.setattr(objects, "write", real)
+        receipts.append(frames.add(other, f, scrubbed(f)))
+        return real(*args)
+
+    monkeypatch.setattr(objects, "write", write)
+    receipts.append(frames.add(store, f, scrubbed(f)))
+    assert receipts[0] == receipts[1]
+    assert len(files()) == 3
+    assert check.run(store) == []
 
 
 def test_many_threads_adding_the_same_frames_store_each_once(store, frame, scrubbed, files):

@@ -103,6 +103,13 @@ def test_a_days_labels_fill_all_three_parts():
     assert shares == pytest.approx([0.68, 0.12, 0.2], abs=0.03)
 
 
+def test_the_seed_moves_the_tuning_blocks_alone():
+    human = [(sample("gate", 900.0 * n), "car") for n in range(100)]
+    one, two = (snapshots.build(human, CLASSES, holdout_ratio=0.2, block_s=900, seed=s) for s in (1, 2))
+    assert one["tune"] != two["tune"]
+    assert one["holdout"] == two["holdout"]
+
+
 def test_a_snapshot_is_named_by_its_hash_and_a_changed_one_is_noticed(store):
     body = snapshots.build([(sample("gate", 5.0), "car")], CLASSES, holdout_ratio=0.2, block_s=900, seed=1)
     name = snapshots.add(store, body)

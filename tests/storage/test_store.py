@@ -24,6 +24,7 @@ with Store.open(Path(sys.argv[1]), clock=SystemClock(), site_key=None) as store:
 def test_a_new_store_is_wal_full_and_checks_foreign_keys(store):
     assert store.value("pragma journal_mode") == "wal"
     assert store.value("pragma synchronous") == 2
+    assert store.value("pragma secure_delete") == 1
     assert store.value("pragma foreign_keys") == 1
     assert store.value("pragma user_version") == schema.VERSION
     with pytest.raises(sqlite3.IntegrityError):
