@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from agent.motion import MIN_SIDE, Box, Motion, merged, padded
 
-
 NOISE = np.random.default_rng(0).normal(0, 3, (784, 1344, 3)).astype(np.int8)
 
 
