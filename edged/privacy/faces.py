@@ -69,7 +69,10 @@ class FaceDetector:
         self._threads, self._threshold = threads, threshold
         self._runtime = runtime
         self._engines: dict[tuple[int, int], engine.Engine] = {}
-        self.runtime = self.prepare(*input_size(1280, 720)).runtime
+        try:
+            self.runtime = self.prepare(*input_size(1280, 720)).runtime
+        except Refused as e:
+            raise Misconfigured(f"the face network does not load: {e}") from e
 
     def prepare(self, width: int, height: int) -> engine.Engine:
         """The network for one input size."""

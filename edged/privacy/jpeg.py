@@ -19,10 +19,9 @@ MIN_SIDE = 8
 MAX_SCANS = 32  # libjpeg's own progressive script has 10; thousands cost minutes of CPU
 MAX_SEGMENTS = 256
 
-_SOF0, _SOF2, _DHT, _DAC, _SOI, _EOI, _SOS, _DQT, _DNL, _DRI, _DHP, _COM = (
-    0xC0, 0xC2, 0xC4, 0xCC, 0xD8, 0xD9, 0xDA, 0xDB, 0xDC, 0xDD, 0xDE, 0xFE,
+_SOF0, _SOF2, _DHT, _SOI, _EOI, _SOS, _DNL, _DHP, _APP0, _COM = (
+    0xC0, 0xC2, 0xC4, 0xD8, 0xD9, 0xDA, 0xDC, 0xDE, 0xE0, 0xFE,
 )  # fmt: skip
-_APP0 = 0xE0
 # Inside entropy-coded data FF is followed by 00 (a stuffed byte), D0..D7 (a restart) or another FF (fill).
 _MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
@@ -49,7 +48,7 @@ def check(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
             _check_size(header, max_pixels)
         elif 0xC0 <= marker <= 0xCF and marker != _DHT:
             raise Refused(f"JPEG of a kind (marker FF{marker:02X}) that is not taken", code="unsupported")
-        elif marker in (_DNL, _DHP, _SOI):
+        elif marker in (_DNL, _DHP):
             raise Refused(f"JPEG marker FF{marker:02X} is not taken", code="unsupported")
         elif marker == _SOS:
             scans += 1
@@ -93,7 +92,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             if at != len(data):
                 raise Refused(f"{len(data) - at} bytes behind the end of the JPEG", code="trailing")
             return
-        if marker == 0 or marker == 1 or 0xD0 <= marker <= 0xD7:
+        if marker in (0, 1, _SOI) or 0xD0 <= marker <= 0xD7:
             raise Refused(f"JPEG marker FF{marker:02X} out of place", code="bad_jpeg")
         count += 1
         if count > MAX_SEGMENTS:

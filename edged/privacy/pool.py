@@ -107,6 +107,8 @@ class ScrubChild:
             raise Withheld("the scrub child was closed", code="closed")
         if self._child is None:
             self._child = self._start()
+        elif self._child.hello is not None and self._child.process.poll() is not None:
+            self._restart()  # it died between two frames, which no frame has to pay for
         child = self._child
         if child.hello is None:
             try:

@@ -1,0 +1,250 @@
+"""From JPEG to JPEG: what is covered is gone, and nothing else came along."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from edged.engine import patterns
+from edged.errors import Refused
+from edged.privacy import faces, jpeg, picture, plates, selftest
+from edged.privacy.picture import BLOCK, Scrubber
+from edged.privacy.scrub import Withheld
+
+
+@pytest.fixture(scope="module")
+def scrubber():
+    return Scrubber(faces.FaceDetector())
+
+
+@pytest.fixture
+def masks_only():
+    """Hides the lower left quarter of camera "gate" and nothing else."""
+    quarter = ((0.0, 0.5), (0.5, 0.5), (0.5, 1.0), (0.0, 1.0))
+    return Scrubber(None, find_plates=False, masks={"gate": (quarter,)})
+
+
+def wide(seed: int, width: int = 640, height: int = 360) -> np.ndarray:
+    return np.ascontiguousarray(patterns.picture(seed, width)[:height])
+
+
+def test_a_face_and_a_plate_are_hidden_in_the_picture_and_in_the_regions(scrubber, planted, encode, pixels, request_of):
+    image, face, plate = planted
+    x, y, w, h = face
+    done = scrubber.scrub(request_of(encode(image), (x - 40, y - 40, w + 80, h + 80), plate))
+    out = pixels(done.jpeg)
+    assert selftest.hidden(out, face)
+    assert selftest.hidden(out, plate)
+    assert done.faces == 1
+    assert done.plates >= 1
+    around_face, on_plate = (pixels(crop) for crop in done.crops)
+    assert selftest.hidden(around_face, (80, 80, 64, 64))
+    assert selftest.hidden(on_plate, (0, 0, 224, 224))
+    assert np.abs(out[:40].astype(int) - image[:40]).mean() < 6, "the rest of the picture stays"
+
+
+def test_a_detector_that_is_switched_off_hides_nothing(planted, encode, pixels, request_of):
+    image, face, plate = planted
+    out = pixels(Scrubber(None, find_plates=False).scrub(request_of(encode(image))).jpeg)
+    assert not selftest.hidden(out, face)
+    assert not selftest.hidden(out, plate)
+
+
+def test_covered_blocks_are_the_same_whatever_was_beneath(masks_only, encode, pixels, request_of):
+    outs = []
+    for seed in (11, 12):
+        image = wide(1)
+        image[200:, :300] = wide(seed)[200:, :300]  # differs under the mask only
+        outs.append(masks_only.scrub(request_of(encode(image, quality=100), (0, 100, 320, 260))))
+    a, b = (pixels(done.jpeg) for done in outs)
+    np.testing.assert_array_equal(a[192:, :320], b[192:, :320])
+    assert (a[192:, :320] == picture.GREY).all()
+    assert not (a[:160, 336:] == picture.GREY).all()
+
+
+def test_the_fill_comes_before_the_encoder(masks_only, encode, request_of, monkeypatch):
+    data, seen, keep = encode(wide(3)), [], cv2.imencode
+    monkeypatch.setattr(cv2, "imencode", lambda ext, image, flags: seen.append(image.copy()) or keep(ext, image, flags))
+    masks_only.scrub(request_of(data, (0, 180, 320, 180)))
+    region, whole = seen
+    assert (whole[192:, :320] == picture.GREY).all()
+    assert (region[60:] == picture.GREY).mean() > 0.7
+
+
+def test_masks_belong_to_their_camera(masks_only, encode, pixels, request_of):
+    data = encode(wide(4))
+    mine = pixels(masks_only.scrub(request_of(data)).jpeg)
+    others = pixels(masks_only.scrub(request_of(data, camera="yard")).jpeg)
+    assert (mine[180:, :320] == picture.GREY).all()
+    assert (others[180:, :320] == picture.GREY).mean() < 0.1
+
+
+def test_a_mask_covers_every_block_that_it_touches():
+    triangle = ((0.1, 0.1), (0.4, 0.15), (0.2, 0.6))
+    hidden = picture.blocks_of_polygon(triangle, 320, 240)
+    drawn = np.zeros((240, 320), np.uint8)
+    cv2.fillPoly(drawn, [np.rint(np.array(triangle) * (320, 240)).astype(int)], 1)
+    for y, x in np.argwhere(drawn):
+        assert hidden[y // BLOCK, x // BLOCK]
+    assert hidden.sum() < 70
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 360), (333, 219), (100, 97)])
+def test_a_grown_box_snaps_outward_and_stays_inside(width, height):
+    hidden = np.zeros((-(-height // BLOCK), -(-width // BLOCK)), bool)
+    picture.hide_box(hidden, (50, 40, 40, 20), 0.25)
+    rows, columns = np.nonzero(hidden)
+    assert rows.min() == 35 // 16
+    assert rows.max() == (65 - 1) // 16
+    assert columns.min() == 40 // 16
+    assert columns.max() == min((100 - 1) // 16, hidden.shape[1] - 1)
+    before = hidden.sum()
+    picture.hide_box(hidden, (-500, -500, 100, 100), 0.25)
+    picture.hide_box(hidden, (10, 10, 0, 0), 0.25)
+    assert hidden.sum() == before
+    picture.hide_box(hidden, (-100, -100, 5000, 5000), 0.0)
+    assert hidden.all()
+
+
+def test_metadata_and_orientation_are_left_behind(encode, pixels, request_of):
+    data = encode(wide(5))
+    turned = (
+        b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"
+    )
+    exif = b"\xff\xe1" + (len(turned) + 2).to_bytes(2, "big") + turned
+    note = b"\xff\xfe\x00\x0cour garden"
+    carried = data[:2] + exif + note + data[2:]
+    assert jpeg.metadata(carried) == ("APP1", "COM")
+    done = Scrubber(None, find_plates=False).scrub(request_of(carried, (0, 0, 300, 300)))
+    assert (done.width, done.height) == (640, 360), "regions are in the sensor's pixels: nothing is turned"
+    for made in (done.jpeg, *done.crops):
+        assert jpeg.metadata(made) == ()
+        assert b"Exif" not in made
+        assert b"garden" not in made
+
+
+def test_a_roi_gives_one_crop_of_the_whole_picture(scrubber, planted, encode, pixels, request_of):
+    image, face, _ = planted
+    x, y, w, h = face
+    tile = np.ascontiguousarray(image[y - 60 : y + h + 60, x - 75 : x + w + 75])
+    done = scrubber.scrub(request_of(encode(tile), kind="roi", size=(1280, 720)))
+    assert (done.width, done.height) == (tile.shape[1], tile.shape[0])
+    (crop,) = done.crops
+    assert pixels(crop).shape == (224, 224, 3)
+    assert done.faces == 1
+    assert selftest.hidden(pixels(done.jpeg), (75, 60, w, h))
+    assert selftest.hidden(pixels(crop), (90, 90, 44, 44))
+
+
+def test_the_header_must_be_true(encode, request_of):
+    with pytest.raises(Refused) as caught:
+        Scrubber(None, find_plates=False).scrub(request_of(encode(wide(1)), size=(1280, 720)))
+    assert caught.value.code == "size_mismatch"
+
+
+def test_a_region_outside_the_picture_is_refused(encode, request_of):
+    with pytest.raises(Refused) as caught:
+        Scrubber(None, find_plates=False).scrub(request_of(encode(wide(1)), (700, 0, 50, 50)))
+    assert caught.value.code == "bad_region"
+
+
+def test_a_cut_picture_never_shows_the_one_before(encode, pixels, request_of):
+    """OpenCV 4.10 filled the missing part with whatever lay in memory: the previous camera's picture."""
+    scrubber = Scrubber(None, find_plates=False)
+    secret = np.zeros((360, 640, 3), np.uint8)
+    secret[:] = (255, 0, 255)
+    dull = np.random.default_rng(3).integers(80, 120, (360, 640, 1), np.uint8).repeat(3, axis=2)
+    data = encode(dull)
+    for length in range(800, len(data), len(data) // 25):
+        assert (pixels(scrubber.scrub(request_of(encode(secret))).jpeg)[..., 2] > 240).all()
+        mutant = data[:length].rstrip(b"\xff") + b"\xff\xd9"
+        try:
+            out = pixels(scrubber.scrub(request_of(mutant)).jpeg).astype(int)
+        except Refused:
+            continue
+        pink = (out[..., 0] > out[..., 1] + 60) & (out[..., 2] > out[..., 1] + 60)
+        assert not pink.any(), length
+
+
+def test_noise_in_the_entropy_coded_data_is_an_answer_or_a_refusal(encode, request_of):
+    scrubber = Scrubber(None, find_plates=False)
+    rng = np.random.default_rng(4)
+    data = encode(wide(2))
+    for _ in range(60):
+        mutant = bytearray(data)
+        for at in rng.integers(200, len(data) - 2, 8):
+            mutant[at] = int(rng.integers(0, 255))
+        try:
+            done = scrubber.scrub(request_of(bytes(mutant)))
+        except Refused:
+            continue
+        assert jpeg.check(done.jpeg).width == 640
+
+
+class Answers:
+    """An engine that answers what it is told."""
+
+    runtime = "test"
+
+    def __init__(self, heat: float, scale: float = 2.0) -> None:
+        self.heat, self.scale = heat, scale
+
+    def run(self, batch):
+        h, w = batch.shape[2] // 4, batch.shape[3] // 4
+        flat = [np.full((1, n, h, w), v, np.float32) for n, v in ((1, 0.0), (2, self.scale), (2, 0.0), (10, 0.0))]
+        flat[0][0, 0, 20, 30] = self.heat
+        return tuple(flat)
+
+
+def test_a_face_is_put_where_the_network_says(monkeypatch):
+    detector = faces.FaceDetector()
+    monkeypatch.setattr(detector, "prepare", lambda w, h: Answers(0.9))
+    side = np.exp(2.0) * 4
+    (box,) = detector.find(np.zeros((544, 960, 3), np.uint8))
+    assert box[0] == pytest.approx(30.5 * 4 - side / 2, abs=1)
+    assert box[1] == pytest.approx(20.5 * 4 - side / 2, abs=1)
+    assert box[2] == pytest.approx(side, abs=2)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_numbers_that_are_none_withhold_the_picture(monkeypatch, bad, encode, request_of):
+    detector = faces.FaceDetector()
+    for answers in (Answers(bad), Answers(0.9, scale=bad)):
+        monkeypatch.setattr(detector, "prepare", lambda w, h, a=answers: a)
+        with pytest.raises(Withheld) as caught:
+            Scrubber(detector).scrub(request_of(encode(wide(1))))
+        assert caught.value.code == "detector"
+
+
+@pytest.mark.parametrize(
+    ("picture_size", "network"),
+    [((1280, 720), (960, 544)), ((1920, 1080), (960, 544)), ((640, 360), (640, 352)), ((224, 224), (320, 320))],
+)
+def test_the_networks_input_follows_the_picture(picture_size, network):
+    assert faces.input_size(*picture_size) == network
+
+
+def test_only_a_few_compiled_networks_are_kept():
+    detector = faces.FaceDetector()
+    for width in range(64, 224, 32):
+        detector.prepare(width, 64)
+    assert len(detector._engines) == faces.KEPT_SIZES
+
+
+def test_an_empty_wall_has_no_plate():
+    assert plates.find(np.full((720, 1280, 3), 120, np.uint8)) == []
+    assert plates.find(np.zeros((16, 16, 3), np.uint8)) == []
+
+
+@pytest.mark.parametrize("width", [60, 80, 110, 150])
+@pytest.mark.parametrize("dim", [1.0, 0.35])
+def test_a_plate_of_each_width_is_found_by_day_and_by_night(width, dim):
+    image, _, _ = selftest.planted(1280, 720)
+    box = selftest.draw_plate(image, 400, 560, width)
+    image = (image * dim).astype(np.uint8)
+    hidden = np.zeros((45, 80), bool)
+    for found in plates.find(image):
+        picture.hide_box(hidden, found, 0.25)
+    picture.fill(image, hidden)
+    assert selftest.hidden(image, box)

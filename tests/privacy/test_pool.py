@@ -1,0 +1,194 @@
+"""Fail closed: whatever a child does, only what was vouched for becomes a Scrubbed, and the next frame is served."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from edged.engine import patterns
+from edged.errors import Misconfigured, Refused, Unavailable
+from edged.privacy import jpeg, selftest
+from edged.privacy.pool import ScrubChild
+from edged.privacy.scrub import Scrubbed, ScrubOptions, Withheld, vouch
+from edged.privacy.talk import Done
+
+PLAIN = ScrubOptions(faces=False, plates=False)  # starts fast
+FAULTY = (sys.executable, "-P", str(Path(__file__).with_name("faulty_child.py")))
+BOX = (100, 100, 200, 200)
+FAULTS = {
+    "bug": "child_error",
+    "memory": "memory",
+    "exit": "child_died",
+    "segfault": "child_died",
+    "killed": "child_died",
+    "late": "timeout",
+    "garbage": "bad_answer",
+    "json": "bad_answer",
+    "endless": "bad_answer",
+    "half": "child_died",
+    "hello": "bad_answer",
+    "closed": "child_died",
+    "other-seq": "bad_answer",
+    "no-crop": "bad_answer",
+    "more-crops": "bad_answer",
+    "crop-of-other-size": "bad_answer",
+    "raw-with-exif": "bad_answer",
+    "trailing": "bad_answer",
+    "truncated": "bad_answer",
+    "no-jpeg": "bad_answer",
+    "other-size": "bad_answer",
+    "lying-size": "bad_answer",
+    "nan": "bad_answer",
+    "minus": "bad_answer",
+}
+
+
+@pytest.fixture(scope="module")
+def child():
+    with ScrubChild(ScrubOptions(), 20) as made:
+        yield made
+
+
+@pytest.fixture
+def still(encode):
+    return encode(np.ascontiguousarray(patterns.picture(1, 640)[:360]))
+
+
+def test_a_frame_comes_back_scrubbed(child, planted, encode, pixels, frame):
+    image, face, plate = planted
+    scrubbed = child.scrub(frame(encode(image), face, plate))
+    assert (scrubbed.width, scrubbed.height, len(scrubbed.crops)) == (640, 360, 2)
+    assert scrubbed.regions["face"] == 1
+    assert scrubbed.regions["plate"] >= 1
+    assert set(scrubbed.ms) == {"decode", "faces", "plates", "fill", "encode", "total"}
+    assert selftest.hidden(pixels(scrubbed.jpeg), face)
+    assert selftest.hidden(pixels(scrubbed.jpeg), plate)
+
+
+def test_masks_travel_to_the_child(still, pixels, frame):
+    options = ScrubOptions(faces=False, plates=False, masks={"gate": (((0, 0), (0.5, 0), (0.5, 1), (0, 1)),)})
+    with ScrubChild(options, 10) as masked:
+        assert selftest.hidden(pixels(masked.scrub(frame(still)).jpeg), (0, 0, 320, 360))
+        assert not selftest.hidden(pixels(masked.scrub(frame(still, camera="yard")).jpeg), (0, 0, 320, 360))
+
+
+def test_the_child_says_what_it_runs_on(child):
+    hello = child.ready()
+    assert hello.runtime in ("openvino", "onnxruntime")
+    assert len(hello.faces_sha256) == 64
+    assert hello.memory_limit == ScrubOptions().memory_bytes
+
+
+def test_what_breaks_the_rules_is_refused_and_the_child_lives_on(child, still, frame):
+    child.ready()
+    pid = child.pid
+    for data, code in ((still[:-5], "truncated"), (still + b"x", "trailing"), (b"GIF89a", "not_jpeg")):
+        with pytest.raises(Refused) as caught:
+            child.scrub(frame(data))
+        assert caught.value.code == code
+    assert child.pid == pid
+    assert isinstance(child.scrub(frame(still)), Scrubbed)
+
+
+def test_no_fault_makes_a_scrubbed_and_each_is_followed_by_a_good_frame(still, frame):
+    with ScrubChild(PLAIN, 3, command=FAULTY) as faulty:
+        for fault, code in FAULTS.items():
+            with pytest.raises(Withheld) as caught:
+                faulty.scrub(frame(still, BOX, camera=fault))
+            assert caught.value.code == code, fault
+            assert len(faulty.scrub(frame(still, BOX, camera="good")).crops) == 1, fault
+
+
+def test_a_child_that_was_killed_between_frames_costs_no_frame(still, frame):
+    with ScrubChild(PLAIN, 10) as plain:
+        plain.scrub(frame(still))
+        before = plain.pid
+        os.kill(before, signal.SIGKILL)
+        os.waitid(os.P_PID, before, os.WEXITED | os.WNOWAIT)  # gone, not yet reaped
+        assert isinstance(plain.scrub(frame(still)), Scrubbed)
+        assert plain.pid != before
+
+
+def test_a_child_that_cannot_start_leaves_the_frame_with_its_camera(still, frame):
+    for program in ("import sys; sys.exit('no such module')", "print('rubbish' * 99)"):
+        with (
+            ScrubChild(PLAIN, 5, command=(sys.executable, "-c", program)) as broken,
+            pytest.raises(Unavailable) as caught,
+        ):
+            broken.scrub(frame(still))
+        assert caught.value.code == "child_down"
+
+
+def test_a_missing_runtime_is_the_operators_matter(still, frame):
+    with ScrubChild(ScrubOptions(runtime="tensorrt"), 5) as broken:
+        with pytest.raises(Misconfigured, match="tensorrt"):
+            broken.ready()
+        with pytest.raises(Unavailable):
+            broken.scrub(frame(still))
+
+
+def test_too_little_memory_is_said_before_the_first_frame():
+    with ScrubChild(ScrubOptions(memory_bytes=300 << 20), 5) as small, pytest.raises(Unavailable):
+        small.ready()
+
+
+def test_a_closed_child_is_gone_and_answers_no_more(still, frame):
+    plain = ScrubChild(PLAIN, 5)
+    plain.ready()
+    pid = plain.pid
+    plain.close()
+    plain.close()
+    assert not psutil.pid_exists(pid)
+    assert plain.pid == 0
+    with pytest.raises(Withheld) as caught:
+        plain.scrub(frame(still))
+    assert caught.value.code == "closed"
+
+
+def test_the_child_sees_none_of_our_variables_and_no_open_file(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGED_STORAGE_KEY", "very secret")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    with (tmp_path / "storage.key").open("w"), ScrubChild(PLAIN, 5) as plain:
+        plain.ready()
+        process = psutil.Process(plain.pid)
+        assert not {"EDGED_STORAGE_KEY", "OPENBLAS_CORETYPE"} & set(process.environ())
+        assert process.open_files() == []
+        assert process.net_connections() == []
+        assert process.cwd() == "/"
+
+
+def test_the_child_ends_when_its_parent_vanishes():
+    program = (
+        "import os; from edged.privacy.pool import ScrubChild; from edged.privacy.scrub import ScrubOptions;"
+        "c = ScrubChild(ScrubOptions(faces=False, plates=False), 5); c.ready(); print(c.pid, flush=True); os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    pid = int(done.stdout)
+    try:
+        psutil.Process(pid).wait(timeout=20)
+    except psutil.NoSuchProcess:
+        return
+    except psutil.TimeoutExpired:
+        assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_only_the_scrub_module_makes_a_scrubbed(still):
+    with pytest.raises(TypeError, match="made by"):
+        Scrubbed(still, 640, 360, (), {}, {})
+
+
+def test_a_scrubbed_cannot_be_changed_afterwards(still, encode, request_of):
+    crop = encode(patterns.picture(2, 224))
+    scrubbed = vouch(request_of(still, BOX), Done(7, 640, 360, still, (crop,), 1, 0, {"total": 1.0}))
+    with pytest.raises(AttributeError):
+        scrubbed.jpeg = b""
+    with pytest.raises(TypeError):
+        scrubbed.regions["face"] = 0
+    assert jpeg.metadata(scrubbed.jpeg) == ()
