@@ -33,15 +33,19 @@ class Presence:
 
 def advance(store: Store, presence: Presence, rules: Rules, now: float) -> list[str]:
     """Take every step that is due; returns sentences on what happened, [] mostly. Cheap enough for every tick."""
-    active = [r for r in releases.all(store) if r.state in ("rolling", "complete")]
-    if not active:
-        return []
-    said: list[str] = []
     fleet = presence.look(cameras.all(store), now)
     told = [_delivery(d) for d in deliveries.all(store)]
-    for release in (*(r for r in active if r.state == "rolling"), *_newest_complete(active)):
+    open_ = {d.release for d in told if not rollout.is_final(d.status)}
+    rows = releases.all(store)
+    newest = [r.number for r in rows if r.state == "complete"][-1:]
+    said: list[str] = []
+    for release in reversed(rows):
+        if release.state != "rolling" and release.number not in open_ and release.number not in newest:
+            continue
+        offers = release.state != "complete" or release.number in newest
         for action in rollout.plan(release, [d for d in told if d.release >= release.number], fleet, now, rules):
-            said.append(_act(store, release, action, told, now))
+            if offers or not isinstance(action, Offer):
+                said.append(_act(store, release, action, told, now))
     return said
 
 
@@ -62,12 +66,13 @@ def record(store: Store, camera: str, reported: Reported, now: float) -> str:
 def standing(store: Store) -> dict[str, Desired | None]:
     """What each camera's retained `model/desired` must say now; None = it must be empty.
 
-    The newest release that the camera was told of and that was not taken back, failed or refused.
+    The newest release that the camera was told of and that was not taken back, failed or refused. A camera that is in
+    the middle of a halted release is to stop; one that runs it goes on.
     """
     known = {r.number: r for r in releases.all(store)}
     newest: dict[str, Desired | None] = {c.id: None for c in cameras.all(store)}
     for d in deliveries.all(store):  # by release: later ones win
-        if d.status in rollout.STANDS:
+        if d.status == "SUCCEEDED" or (d.status in rollout.STANDS and known[d.release].state != "halted"):
             newest[d.camera] = rollout.desired(known[d.release])
     return newest
 
@@ -77,6 +82,9 @@ def _act(store: Store, release: ReleaseRow, action: rollout.Action, told: list[D
     with store.transaction():
         match action:
             case Offer(camera, canary):
+                for older in [d for d in told if d.camera == camera and d.status == "QUEUED"]:
+                    detail = f"release {release.number} took its place"
+                    _end(store, older.release, camera, "CANCELED", detail, told, now)
                 made = Delivery(release.number, camera, "QUEUED", now, now, detail="canary" if canary else "")
                 told.append(made)
                 _write(store, made)
@@ -104,10 +112,6 @@ def _end(
         if d.release == number and d.camera == camera:
             told[i] = rollout.ended(d, status, detail, now)
             _write(store, told[i])
-
-
-def _newest_complete(active: Sequence[ReleaseRow]) -> list[ReleaseRow]:
-    return [r for r in active if r.state == "complete"][-1:]
 
 
 def _delivery(row: DeliveryRow) -> Delivery:

@@ -90,6 +90,15 @@ def go_back(store: Store, repo: Repository, *, to: int, author: str) -> int:
     return _number(target.path)
 
 
+def withdraw(store: Store, repo: Repository) -> list[str]:
+    """Stop vouching for halted releases, so that no forged wish can bring one back; returns their target paths.
+
+    Call it after a halt and at every start. A camera that runs one already goes on.
+    """
+    halted = {r.target for r in releases.all(store) if r.state == "halted"}
+    return [path for path in sorted(halted & set(repo.targets())) if repo.remove_target(path)] if halted else []
+
+
 def _sign(store: Store, repo: Repository, data: bytes, custom: Mapping[str, Any]) -> Target:
     signed = repo.targets()
     number = max([releases.next_number(store), *(_number(path) + 1 for path in signed)])

@@ -35,7 +35,7 @@ TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
     "CANCELED": frozenset(),
     "REMOVED": frozenset(),
 }
-CAMERA_SAYS: frozenset[JobStatus] = frozenset({"QUEUED", "IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"})
+CAMERA_SAYS: frozenset[JobStatus] = frozenset(TRANSITIONS) - {"REMOVED"}
 BAD: frozenset[JobStatus] = frozenset({"FAILED", "REJECTED", "TIMED_OUT"})
 STANDS: frozenset[JobStatus] = frozenset({"QUEUED", "IN_PROGRESS", "SUCCEEDED"})  # it runs on the camera, or may soon
 
@@ -151,7 +151,7 @@ def plan(
 
     `deliveries` are those of this release and of any newer one: a camera that has or awaits a newer one is left alone.
     A release that is complete is offered to cameras that have not been told of it yet; one that was halted or
-    superseded is offered to nobody.
+    superseded is offered to nobody; who has begun it may end it, or is given up.
     """
     newer = {d.camera for d in deliveries if d.release > release.number and d.status in STANDS}
     mine = {d.camera: d for d in deliveries if d.release == release.number}
@@ -159,9 +159,9 @@ def plan(
     untold = [c for c in fleet if c.id not in mine]
     if release.state == "complete":
         return [*_expired(mine, fleet, now, rules), *(Offer(c.id, False) for c in untold)]
-    if release.state != "rolling":
-        return []
     expired = _expired(mine, fleet, now, rules)
+    if release.state != "rolling":
+        return [e for e in expired if mine[e.camera].status == "IN_PROGRESS"]
     for e in expired:
         mine[e.camera] = replace(mine[e.camera], status="TIMED_OUT", detail=e.detail, updated=now)
     if halt := _halt(mine, rules):

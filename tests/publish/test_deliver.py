@@ -46,6 +46,13 @@ def test_a_file_that_changed_on_the_disk_is_never_sent(path):
         answer(Want(SHA, (0,)), path)
 
 
+def test_a_file_that_goes_away_ends_the_answer(path):
+    answers = answer(Want(SHA, (0, 1)), path)
+    assert next(answers)[1] == chunks(MODEL)[0]
+    path.unlink()
+    assert list(answers) == []
+
+
 def test_a_file_that_is_gone_is_refused(tmp_path):
     with pytest.raises(Refused, match="not on the box"):
         answer(Want(SHA, (0,)), tmp_path / "nothing.onnx")

@@ -44,7 +44,7 @@ class Fleet:
         self.tick()
         for name in names:
             self.says(name, "SUCCEEDED", number)
-            self.tick(60)
+            self.tick(60 if name == names[0] else 0)
 
     def state(self, number):
         return releases.get(self.store, number).state
@@ -110,6 +110,52 @@ def test_a_camera_canceled_from_a_halted_release_gets_the_complete_one(site, sto
     deliveries.upsert(store, 2, "b", "CANCELED", offered=site.clock.now())
     releases.set_state(store, 2, "halted", "by hand")
     assert site.tick() == ["release 1 is offered to b"]
+
+
+def test_a_camera_in_the_middle_of_a_halted_release_is_told_to_stop_and_its_word_is_heard(site, store):
+    site.online("a", "b", "c")
+    site.release(b"one" * 99)
+    site.roll(1, "a", "b", "c")
+    site.release(b"two" * 99)
+    site.tick()
+    site.says("a", "SUCCEEDED", 2)
+    site.tick(60)
+    site.says("b", "IN_PROGRESS", 2)
+    assert site.standing() == {"a": 2, "b": 2, "c": 2}
+    releases.set_state(store, 2, "halted", "by hand")
+    site.tick()
+    assert site.standing() == {"a": 2, "b": 1, "c": 1}
+    site.says("b", "CANCELED", 2)
+    assert {d.camera: d.status for d in deliveries.of(store, 2)}["b"] == "CANCELED"
+
+
+def test_an_offer_takes_the_place_of_an_older_one_that_was_never_begun(site, store):
+    site.online("a")
+    site.online("b", online=False)
+    site.release(b"one" * 99)
+    site.roll(1, "a")
+    site.tick()
+    assert site.state(1) == "complete"
+    assert site.standing() == {"a": 1, "b": 1}
+    site.release(b"two" * 99)
+    site.roll(2, "a")
+    site.tick()
+    assert site.standing() == {"a": 2, "b": 2}
+    assert [d.status for d in deliveries.all(store) if d.camera == "b"] == ["CANCELED", "QUEUED"]
+
+
+def test_a_halted_release_is_no_longer_signed(site, store, repo):
+    site.online("a")
+    site.release(b"one" * 99)
+    site.roll(1, "a")
+    site.release(b"two" * 99)
+    site.tick()
+    assert release.withdraw(store, repo) == []
+    site.says("a", "FAILED", 2)
+    site.tick()
+    assert release.withdraw(store, repo) == ["vehicle/2.onnx"]
+    assert release.withdraw(store, repo) == []
+    assert list(repo.targets()) == ["vehicle/1.onnx"]
 
 
 def test_what_stands_is_read_from_rows_so_a_new_process_says_the_same(site):

@@ -258,6 +258,15 @@ def test_success_counts_only_for_the_version_that_runs():
 def test_the_box_s_words_are_not_for_cameras(status):
     site = Site("a").step()
     assert "not for a camera" in site.hear("a", status).ignored
+    assert site.deliveries["a"].status == "QUEUED"
+
+
+@pytest.mark.parametrize("state", ["halted", "superseded"])
+def test_who_is_in_the_middle_of_a_release_that_is_over_may_end_it_or_is_given_up(state):
+    deliveries = [Delivery(7, "a", "IN_PROGRESS", 0.0, 0.0), Delivery(7, "b", "QUEUED", 0.0, 0.0)]
+    cameras = [Camera("a", True, 0.0), Camera("b", True, 0.0)]
+    assert plan(Release(state=state), deliveries, cameras, 50.0, RULES) == []
+    assert [a.camera for a in plan(Release(state=state), deliveries, cameras, 51.0, RULES)] == ["a"]
 
 
 def test_a_report_on_another_job_is_not_this_delivery_s():
