@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,19 @@ def test_a_unit_without_its_walls_would_fail_that_check(tmp_path: Path) -> None:
     command = [str(ANALYZE), "security", "--offline=true", "--no-pager", f"--threshold={EXPOSURE['edged.service']}"]
     done = subprocess.run([*command, str(path)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0
+
+
+@pytest.mark.parametrize("name", sorted(EXPOSURE))
+def test_a_unit_starts_a_command_that_exists(name: str) -> None:
+    (line,) = unit(name)["ExecStart"]
+    program, *arguments = line.split()
+    module = {"edged": "edged", "edged-agent": "agent"}[Path(program).name]
+    # `--help` behind the verb is answered before any configuration is read.
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments, "--help"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout.lower()
 
 
 @pytest.mark.parametrize("name", sorted(EXPOSURE))
