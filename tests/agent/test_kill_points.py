@@ -71,6 +71,7 @@ def test_killed_at_any_write_the_camera_labels_again_at_once_and_gets_the_new_mo
     site.until(lambda: site.box.over("job-2"))
     assert site.box.last.status == "SUCCEEDED", site.box.last
     assert site.agent.active.slot.release == 2
+    assert not site.agent.active.slots.pointer.probation
     site.see()
     site.run(3)
     assert site.box.frames[-1].header.regions[0].label

@@ -94,6 +94,18 @@ def test_frames_taken_while_the_cable_was_cut_arrive_later_in_order(site):
     assert [f.header.seq for f in site.box.frames] == [0, 1, 2, 3, 4]
 
 
+def test_what_was_in_flight_when_the_cable_was_cut_goes_out_again_as_soon_as_it_is_back(site):
+    site.box.receipt_status = None
+    site.start()
+    site.see(2)
+    site.run(4)
+    site.agent._link.drop()
+    site.run(1)
+    site.agent._link.reconnect()
+    site.run(2)
+    assert [f.header.seq for f in site.box.frames] == [0, 1, 0, 1]
+
+
 def test_frames_survive_the_agents_death_and_ids_are_never_reused(site):
     site.box.receipt_status = None
     site.start()
@@ -330,6 +342,7 @@ def test_killed_on_probation_once_it_goes_on_and_succeeds(site, make):
     site.see(6)
     site.until(lambda: site.box.over("job-2"))
     assert (site.box.last.status, site.box.last.version) == ("SUCCEEDED", 2)
+    assert not site.agent.active.slots.pointer.probation
 
 
 def test_two_cameras_share_the_chunks_that_one_of_them_asked_for(site, make):

@@ -324,6 +324,30 @@ def test_a_withdrawn_wish_is_canceled(site, make):
     assert site.agent.active.slot is None
 
 
+def test_a_second_job_for_what_runs_already_is_done_at_once(site, make):
+    from msgspec.structs import replace
+
+    site.start()
+    site.install(1)
+    wants = len(site.box.wants)
+    site.box.desire(replace(site.agent.updater.record.desired, job="job-again"))
+    site.until(lambda: site.box.over("job-again"))
+    assert (site.box.last.status, len(site.box.wants)) == ("SUCCEEDED", wants)
+
+
+def test_a_wish_that_comes_during_probation_waits_for_its_end(site, make):
+    site.start()
+    site.box.offer(site.box.release(1, make.classifier(1)))
+    site.until(lambda: site.agent.active.slots.pointer.probation)
+    site.box.offer(site.box.release(2, make.classifier(2)))
+    site.run(5)
+    assert site.box.last.job == "job-1"
+    site.see(12)
+    site.until(lambda: site.box.over("job-2"))
+    assert ("job-1", "SUCCEEDED") in [(r.job, r.status) for r in site.box.reports]
+    assert (site.box.last.status, site.box.last.version) == ("SUCCEEDED", 2)
+
+
 def test_a_newer_wish_takes_the_place_of_one_that_is_under_way(site, make):
     site.start()
     site.box.serve = False
@@ -332,6 +356,7 @@ def test_a_newer_wish_takes_the_place_of_one_that_is_under_way(site, make):
     site.box.serve = True
     site.install(2)
     assert site.agent.active.slot.release == 2
+    assert not list((site.folder / "state/update/staging").iterdir())  # nothing is left of the first
 
 
 def test_every_phase_change_is_in_the_table():
