@@ -123,7 +123,9 @@ class Learn:
         self.ran: list[str] = []
         self.fail: dict[str, list[Exception]] = {}
 
-    def __call__(self, stage: str, job: Mapping[str, Any], job_dir: Path, *, progress: Any, clock: Any) -> dict[str, Any]:
+    def __call__(
+        self, stage: str, job: Mapping[str, Any], job_dir: Path, *, progress: Any, clock: Any
+    ) -> dict[str, Any]:
         self.ran.append(stage)
         if self.fail.get(stage):
             raise self.fail[stage].pop(0)

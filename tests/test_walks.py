@@ -6,7 +6,19 @@ import pytest
 
 from edged.errors import Corrupt, Refused, Unavailable
 from edged.privacy.scrub import Withheld
-from edged.storage import audit, candidates, check, counters, cycles, frames, labels, releases, requests, samples, verdicts
+from edged.storage import (
+    audit,
+    candidates,
+    check,
+    counters,
+    cycles,
+    frames,
+    labels,
+    releases,
+    requests,
+    samples,
+    verdicts,
+)
 from tests.simulated_site import CLASSES, SimulatedSite, shots
 
 DAY = 1_799_990_000.0
@@ -15,7 +27,9 @@ DAY = 1_799_990_000.0
 @pytest.fixture
 def site(tmp_path):
     made = SimulatedSite(
-        tmp_path / "site", {"gate": shots(60, DAY, 1), "yard": shots(60, DAY, 2)}, camera=[{"id": "gate"}, {"id": "yard"}]
+        tmp_path / "site",
+        {"gate": shots(60, DAY, 1), "yard": shots(60, DAY, 2)},
+        camera=[{"id": "gate"}, {"id": "yard"}],
     )
     yield made
     made.close()

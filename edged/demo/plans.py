@@ -55,7 +55,7 @@ def street(site: Path, small: bool) -> Plan:
         drifted=frozenset(both), kept=frozenset(both), drift_text="night falls",
         first_samples=300 if small else 560, first_labels=260 if small else 480,
         watch_samples=60 if small else 160, drift_samples=200 if small else 400, drift_labels=150 if small else 300,
-        fps=2.0, block_s=100, epochs=8 if small else 14,
+        fps=1.5, block_s=100, epochs=8 if small else 14,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -54,6 +55,7 @@ def play(options: DemoOptions) -> int:
     )
     clock = SystemClock()
     tell = Teller(clock)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that whoever ends us ends our processes too
     try:
         with Story(plan, options, clock, tell) as story:
             story.open()
@@ -294,7 +296,8 @@ min_free = "100MB"
 new_labels = 1000000  # the demo asks for its cycles
 epochs = {plan.epochs}
 input_px = {plan.input_px}
-max_minutes = 6
+max_minutes = 12
+threads = 1  # the cameras, the scrub children and the broker live on the same few cores
 
 [rollout]
 canary = 1

@@ -67,7 +67,8 @@ def _accuracy(report: Report, limits: GateLimits) -> Iterator[Finding]:
     counted = f"{_of(pair.right, pair.n)} now, {_of(pair.baseline_right, pair.n)} before"
     yield (
         bound <= limits.max_loss,
-        f"{_change(loss)}: {counted}; {pair.lost} got lost and {pair.won} were won (p = {mcnemar(pair):.2g}), so at most {_points(bound)} points "
+        f"{_change(loss)}: {counted}; {pair.lost} got lost and {pair.won} were won (p = {mcnemar(pair):.2g}), "
+        f"so at most {_points(bound)} points "
         f"are lost (95 % sure); {_points(limits.max_loss)} are allowed",
     )
     if limits.min_gain > 0:

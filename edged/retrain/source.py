@@ -20,7 +20,7 @@ from edged.retrain.pictures import Crop
 from edged.storage import models, samples, seal, snapshots
 from edged.storage.store import Store
 
-WEIGHTS = "edged.weights"  # key of an ONNX file's metadata_props
+WEIGHTS, CLASSES = "edged.weights", "edged.classes"  # keys of an ONNX file's metadata_props
 
 Part = Literal["train", "tune", "holdout"]
 

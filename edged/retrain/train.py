@@ -59,7 +59,7 @@ def run(job: TrainJob, job_dir: Path, *, clock: Clock, progress: Callable[[Progr
         weights = store.put_weights(weights_of(net, job))
         delivered = source.with_metadata(
             export.to_onnx(net, job.arch.input_px),
-            {source.WEIGHTS: weights, "edged.classes": json.dumps(job.classes), "edged.arch": job.arch.name},
+            {source.WEIGHTS: weights, source.CLASSES: json.dumps(job.classes), "edged.arch": job.arch.name},
         )
         sha256 = store.put(delivered)
     tuned = tune if len(tune) else train

@@ -7,6 +7,7 @@ Does not guarantee speed on the device: see `device.Profile.estimate`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -36,7 +37,7 @@ def run(job: TrialJob, *, progress: Callable[[Progress], None]) -> Report:
             progress(Progress(0.7, text="running the baseline"))
             other = measure.input_px(baseline)
             same = held if other == px else pictures.load(store.crops("holdout"), job.classes, other)
-            before = measure.answers(baseline, same, runtime=job.runtime)
+            before = in_classes(baseline, measure.answers(baseline, same, runtime=job.runtime), job.classes)
         progress(Progress(0.95, text="known answers for the camera's self-test"))
         return assemble(job, model, held, found, before, speed, measure.known_answer(model, px))
 
@@ -48,9 +49,8 @@ def measure_speed(model: bytes, px: int, job: TrialJob) -> dict[str, object]:
     times = measure.frame_times(loaded, px, seconds=job.seconds, clock=SystemClock())
     peak = device.peak_rss()
     here = 1000 / float(np.median(times.cpu))
-    likely, lower, upper = profile.estimate(here)
+    there = profile.estimate(here, loaded.runtime)
     what = f"{len(times.cpu)} frames of 1280x720 with four regions, {px} px, one core here, {profile.isa}"
-    known = profile.factor is None
     return {
         "runtime": loaded.runtime,
         "latency_ms_p50": Number(round(float(np.median(times.wall)), 3), "measured", what),
@@ -58,7 +58,7 @@ def measure_speed(model: bytes, px: int, job: TrialJob) -> dict[str, object]:
         "stages_ms": {name: round(float(np.median(t)), 4) for name, t in times.stages.items()},
         "fps_here": Number(round(here, 1), "measured", f"by CPU time, so that other work here does not count; {what}"),
         "fps_device": Number(
-            round(likely, 1), "measured" if known else "estimated", profile.basis, round(lower, 1), round(upper, 1)
+            round(there.likely, 1), there.how, there.basis, round(there.lower, 1), round(there.upper, 1)
         ),
         "memory_bytes": Number(
             peak, "measured", "peak resident memory while frames ran; holds about 25 MB of the re-test itself"
@@ -67,6 +67,13 @@ def measure_speed(model: bytes, px: int, job: TrialJob) -> dict[str, object]:
         "covered": profile.covered,
         "not_covered": profile.not_covered,
     }
+
+
+def in_classes(model: bytes, found: NDArray[np.int64], classes: tuple[str, ...]) -> NDArray[np.int64]:
+    """Answers of a model made for other classes as indices into these; -1 (never right) for a class that is gone."""
+    own = json.loads(source.metadata(model).get(source.CLASSES, "[]")) or list(classes)
+    table = np.array([classes.index(name) if name in classes else -1 for name in own], np.int64)
+    return table[found]
 
 
 def assemble(

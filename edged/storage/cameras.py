@@ -30,11 +30,12 @@ class Camera:
 def seen(store: Store, camera: str, now: float | None = None, *, stored: bool = False) -> None:
     """Any message came; `stored`: it was a frame that is now kept. The clock never turns a time back."""
     at = store.clock.now() if now is None else now
-    store.execute(
-        "insert into camera (id, first_seen, last_seen, last_frame) values (?1, ?2, ?2, ?3) on conflict (id) do update"
-        " set last_seen = max(last_seen, ?2), last_frame = coalesce(max(last_frame, ?3), ?3, last_frame)",
-        (camera, at, at if stored else None),
-    )
+    with store.transaction(durable=False):
+        store.execute(
+            "insert into camera (id, first_seen, last_seen, last_frame) values (?1, ?2, ?2, ?3) on conflict (id) do update"
+            " set last_seen = max(last_seen, ?2), last_frame = coalesce(max(last_frame, ?3), ?3, last_frame)",
+            (camera, at, at if stored else None),
+        )
 
 
 def set_online(store: Store, camera: str, online: bool, now: float | None = None) -> None:
@@ -51,7 +52,7 @@ def set_info(store: Store, camera: str, info: CameraInfo) -> None:
 
 
 def set_stats(store: Store, camera: str, stats: CameraStats) -> None:
-    _set(store, camera, "stats", stats)
+    _set(store, camera, "stats", stats, durable=False)
 
 
 def set_reported(store: Store, camera: str, reported: Reported) -> None:
@@ -74,8 +75,8 @@ def all(store: Store) -> list[Camera]:
     ]  # fmt: skip
 
 
-def _set(store: Store, camera: str, column: str, message: msgspec.Struct) -> None:
-    with store.transaction():
+def _set(store: Store, camera: str, column: str, message: msgspec.Struct, *, durable: bool = True) -> None:
+    with store.transaction(durable=durable):
         seen(store, camera)
         store.execute(f"update camera set {column} = ? where id = ?", (msgspec.json.encode(message).decode(), camera))
 

@@ -77,11 +77,12 @@ def stage_progress(
     detail: Mapping[str, Any] | None = None,
 ) -> None:
     """Note how far a running stage is; `detail` None keeps the facts as they were."""
-    store.execute(
-        "update stage set progress = ?, eta_s = ?, detail = coalesce(?, detail) where cycle = ? and name = ?"
-        " and ended is null",
-        (min(max(progress, 0.0), 1.0), eta_s, None if detail is None else json.dumps(dict(detail)), cycle, name),
-    )
+    with store.transaction(durable=False):
+        store.execute(
+            "update stage set progress = ?, eta_s = ?, detail = coalesce(?, detail) where cycle = ? and name = ?"
+            " and ended is null",
+            (min(max(progress, 0.0), 1.0), eta_s, None if detail is None else json.dumps(dict(detail)), cycle, name),
+        )
 
 
 def stage_finish(store: Store, cycle: int, name: str, outcome: Mapping[str, Any]) -> None:

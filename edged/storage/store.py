@@ -1,8 +1,9 @@
 """The open store: one SQLite connection, one lock, the seal. Each noun's functions take it as their first argument.
 
-Guarantees: a transaction that ended without an error survives a power cut (WAL, synchronous=FULL); several processes
-may have the store open; threads of one process share it through one lock. Does not guarantee that a reader sees two
-statements of the same moment unless both stand in one `transaction`.
+Guarantees: a transaction that ended without an error survives a power cut (WAL, synchronous=FULL) unless it was asked
+to be cheap (`durable=False`: counters, progress, when a camera was heard last); several processes may have the store
+open; threads of one process share it through one lock. Does not guarantee that a reader sees two statements of the same
+moment unless both stand in one `transaction`.
 
 A busy database is Unavailable, a full disk Unavailable("disk_full"), a damaged one Corrupt, one made by a newer edged
 Misconfigured.
@@ -52,6 +53,7 @@ class Store:
         self._conn = conn
         self._lock = threading.RLock()
         self._depth = 0
+        self._durable = True
         self._db: Database | None = None
 
     @classmethod
@@ -123,14 +125,24 @@ class Store:
         return self._db
 
     @contextmanager
-    def transaction(self) -> Iterator[Store]:
-        """All inside happens or nothing does; durable when the outermost one ends. An inner one is a savepoint."""
+    def transaction(self, *, durable: bool = True) -> Iterator[Store]:
+        """All inside happens or nothing does; durable when the outermost one ends. An inner one is a savepoint.
+
+        `durable` False is for status that is written often and worth little: seen by all at once, but a power cut may
+        take it (it spares the fsync; the next durable one covers it too). Such a one cannot hold a durable one.
+        """
         with self._lock:
             name = f"inner_{self._depth}"
             outer = self._depth == 0
-            self._run("begin immediate" if outer else f"savepoint {name}")
+            if outer:
+                self._durable = durable
+            elif durable and not self._durable:
+                raise RuntimeError("a durable transaction inside one that is not")
+            if not durable and outer:
+                self._run("pragma synchronous = normal")
             self._depth += 1
             try:
+                self._run("begin immediate" if outer else f"savepoint {name}")
                 yield self
                 self._run("commit" if outer else f"release {name}")
             except BaseException:
@@ -143,6 +155,8 @@ class Store:
                 raise
             finally:
                 self._depth -= 1
+                if outer and not durable:
+                    self._conn.execute("pragma synchronous = full")
 
     def execute(self, sql: str, params: Params = ()) -> int:
         """Run one statement (its own durable transaction unless inside one); returns the number of rows changed."""

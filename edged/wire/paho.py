@@ -17,14 +17,13 @@ from __future__ import annotations
 import logging
 import random
 import socket
-import ssl
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -32,8 +31,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edged.clock import stopwatch
 from edged.errors import Misconfigured, Refused, Unavailable
-from edged.wire.link import Endpoint, Message, Tls, Will
+from edged.wire.link import Endpoint, Message, Will
 from edged.wire.messages import MAX_FRAME_BYTES
+from edged.wire.tls import client_context, explain
 
 log = logging.getLogger(__name__)
 
@@ -74,20 +74,27 @@ class PahoLink:
         self._acked_early: set[int] = set()  # acknowledged before `publish` learnt the packet id
         self._filters: dict[str, None] = {}
         self._subscribing: dict[int, str] = {}
+        self._answered_early: dict[int, list[str]] = {}  # refusals that came before the packet id was known
         self._counts: Counter[str] = Counter()
         self._subscribable = False  # connected, and the remembered filters are on their way
         self._up = False
+        self._refused = False  # by this attempt's CONNACK
+        self._complaint = ""  # paho's last error in this attempt, its log is the only place where it shows
         self._connects = 0
         self._reason = "not connected yet"
         self._packet_limit = MQTT_NO_LIMIT
         self._retain_allowed = True
         self._closing = threading.Event()
+        self._tls = None if endpoint.tls is None else client_context(endpoint.tls)
         self._client = _client(endpoint, will, max_packet_bytes)
+        if self._tls is not None:
+            self._client.tls_set_context(self._tls)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message
         self._client.on_publish = self._on_publish
         self._client.on_subscribe = self._on_subscribe
+        self._client.on_log = self._on_log
         self._client.on_socket_open = _no_delay
         self._client.on_socket_register_write = _leave_writing_to_the_loop
         self._thread = threading.Thread(target=self._run, name=f"link-{endpoint.client_id}", daemon=True)
@@ -200,11 +207,12 @@ class PahoLink:
         delay = shortest
         while not self._closing.is_set():
             began = stopwatch()
+            self._refused, self._complaint = False, ""
             try:
                 self._client.reconnect()
                 self._pump()
             except (OSError, UnicodeError) as e:  # no host, no route, refused, TLS; a host that is no name
-                self._note_down(_explain(e))
+                self._note_down(explain(e))
             except Exception as e:  # the outermost edge of this thread: it must outlive any bug below
                 log.exception("the link to %s:%d failed", self._endpoint.host, self._endpoint.port)
                 self._note_down(f"internal error: {e!r}", count="failures")
@@ -228,6 +236,8 @@ class PahoLink:
         left = self._client.socket()
         if left is not None:
             left.close()
+        if self._tls is not None:
+            self._tls.close_last()
         self._note_down(self._reason or "the connection was lost")
 
     def _note_down(self, reason: str, count: str = "") -> None:
@@ -239,12 +249,15 @@ class PahoLink:
             self._unacked = {mid: (size, qos) for mid, (size, qos) in self._unacked.items() if qos}
             self._unacked_bytes = sum(size for size, _ in self._unacked.values())
             self._acked_early.clear()
+            self._subscribing.clear()
+            self._answered_early.clear()
             self._changed.notify_all()
 
     def _on_connect(
         self, client: Client, _data: Any, _flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
         if reason.is_failure:
+            self._refused = True
             self._note_down(f"the broker refused: {_said(reason, properties)}")
             log.warning("%s: %s", self._endpoint.client_id, self._reason)
             return
@@ -269,9 +282,17 @@ class PahoLink:
     def _on_disconnect(
         self, client: Client, _data: Any, flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
-        if self._up:
-            who = "the broker ended" if flags.is_disconnect_packet_from_server else "lost"
-            self._note_down(f"{who} the connection: {_said(reason, properties)}")
+        if flags.is_disconnect_packet_from_server:
+            self._note_down(f"the broker ended the connection: {_said(reason, properties)}")
+        elif self._subscribable:
+            self._note_down(f"lost the connection: {self._complaint or _said(reason, properties)}")
+        elif not self._refused:  # with TLS 1.3 a certificate that the broker rejects shows only here
+            ours = " (does the broker trust our certificate?)" if self._tls else ""
+            self._note_down(f"the broker hung up without an answer: {self._complaint or 'end of file'}{ours}")
+
+    def _on_log(self, _client: Client, _data: Any, level: int, text: str) -> None:
+        if level == LogLevel.MQTT_LOG_ERR:
+            self._complaint = text
 
     def _on_message(self, client: Client, _data: Any, incoming: MQTTMessage) -> None:
         try:
@@ -312,19 +333,29 @@ class PahoLink:
         self, client: Client, _data: Any, mid: int, reasons: list[ReasonCode], properties: Properties | None
     ) -> None:
         with self._changed:
-            topic_filter = self._subscribing.pop(mid, "?")
-            refused = [reason for reason in reasons if reason.is_failure]
-            if refused:
-                self._counts["refused_subscriptions"] += len(refused)
-        for reason in refused:
-            said = _said(reason, properties)
-            log.warning("%s: the broker refused to subscribe %s: %s", self._endpoint.client_id, topic_filter, said)
+            refused = [_said(reason, properties) for reason in reasons if reason.is_failure]
+            if mid not in self._subscribing:
+                self._answered_early[mid] = refused
+                return
+            topic_filter = self._subscribing.pop(mid)
+        self._note_refused(topic_filter, refused)
 
     def _send_subscribe(self, topic_filter: str) -> None:
         _, mid = self._client.subscribe(topic_filter, options=SubscribeOptions(qos=1, retainAsPublished=True))
-        if mid is not None:  # None: the connection went away this moment; _on_connect will subscribe
-            with self._changed:
+        if mid is None:  # the connection went away this moment; _on_connect will subscribe
+            return
+        with self._changed:
+            if mid not in self._answered_early:
                 self._subscribing[mid] = topic_filter
+                return
+            refused = self._answered_early.pop(mid)
+        self._note_refused(topic_filter, refused)
+
+    def _note_refused(self, topic_filter: str, reasons: list[str]) -> None:
+        for reason in reasons:
+            with self._changed:
+                self._counts["refused_subscriptions"] += 1
+            log.warning("%s: the broker refused to subscribe %s: %s", self._endpoint.client_id, topic_filter, reason)
 
 
 def _client(endpoint: Endpoint, will: Will | None, max_packet_bytes: int) -> Client:
@@ -336,8 +367,6 @@ def _client(endpoint: Endpoint, will: Will | None, max_packet_bytes: int) -> Cli
         client.username_pw_set(endpoint.username, endpoint.password)
     if will is not None:
         client.will_set(will.topic, will.payload, 1, will.retain)
-    if endpoint.tls is not None:
-        client.tls_set_context(tls_context(endpoint.tls))
     asked = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     asked.ReceiveMaximum = RECEIVE_MAXIMUM
     asked.MaximumPacketSize = max_packet_bytes
@@ -352,25 +381,6 @@ def _client(endpoint: Endpoint, will: Will | None, max_packet_bytes: int) -> Cli
     return client
 
 
-def tls_context(tls: Tls) -> ssl.SSLContext:
-    """A client's context: TLS 1.2 or later, only our own CA, our certificate shown. Raises Misconfigured."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the host name and requires a certificate
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    for what, load in _loads(context, tls):
-        try:
-            load()
-        except (OSError, ssl.SSLError) as e:
-            raise Misconfigured(f"{what} does not load: {e}", hint="`edged init` makes keys and certificates") from e
-    return context
-
-
-def _loads(context: ssl.SSLContext, tls: Tls) -> list[tuple[str, Callable[[], None]]]:
-    return [
-        (f"CA {tls.ca}", lambda: context.load_verify_locations(tls.ca)),
-        (f"certificate {tls.cert} with key {tls.key}", lambda: context.load_cert_chain(tls.cert, tls.key)),
-    ]
-
-
 def _pair(name: str, value: str) -> tuple[str, str]:
     if len(name.encode()) > 65535 or len(value.encode()) > 65535:
         raise Refused(f"property {name[:40]!r} is longer than 65535 bytes", code="too_large")
@@ -380,14 +390,6 @@ def _pair(name: str, value: str) -> tuple[str, str]:
 def _said(reason: ReasonCode, properties: Properties | None) -> str:
     text = getattr(properties, "ReasonString", "")
     return f"{reason} (0x{reason.value:02x}){': ' + text if text else ''}"
-
-
-def _explain(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the broker's certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {error.reason or error}"
-    return str(error) or type(error).__name__
 
 
 def _no_delay(_client: Client, _data: Any, opened: Any) -> None:

@@ -1,0 +1,115 @@
+"""The command line as a person meets it: real processes, exit codes, one sentence per error, JSON where asked."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def edged(*args, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "edged", *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=cwd,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "site"
+    made = edged(
+        "--json", "init", "--data-dir", folder, "--site", "plant-a", "--classes", "free,busy", "--camera", "gate"
+    )
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["config"] == str(folder / "config.toml")
+    return folder
+
+
+def test_init_makes_keys_that_only_the_owner_can_read(site):
+    private = [*site.glob("keys/*.key"), *site.glob("keys/tuf/*")]
+    assert {p.name for p in private} >= {"ca.key", "server.key", "storage.key", "cam-gate.key"}
+    assert {oct(p.stat().st_mode & 0o777) for p in private} == {"0o600"}
+
+
+def test_init_never_replaces_a_site(site):
+    again = edged("init", "--data-dir", site, "--site", "other", "--classes", "a,b")
+    assert again.returncode == 78
+    assert "is there already" in again.stderr
+
+
+def test_init_refuses_a_name_that_could_not_be_a_topic(tmp_path):
+    wrong = edged("init", "--data-dir", tmp_path / "x", "--site", "Plant/A", "--classes", "a,b")
+    assert wrong.returncode == 78
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_unknown_key_exits_78_with_the_nearest_name(site, tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text((site / "config.toml").read_text() + "\n[storage]\nmax_byte = 3\n")
+    wrong = edged("-c", config, "config", "check")
+    assert (wrong.returncode, "did you mean `max_bytes`?" in wrong.stderr) == (78, True)
+    as_json = edged("--json", "-c", config, "config", "check")
+    error = json.loads(as_json.stderr)["error"]
+    assert error["code"] == "misconfigured"
+    assert error["hint"] == "did you mean `max_bytes`?"
+
+
+def test_a_wrong_argument_exits_2():
+    assert edged("rnu").returncode == 2
+
+
+def test_status_and_model_ls_answer_on_an_empty_site(site):
+    for verb in (
+        ["status"],
+        ["model", "ls"],
+        ["camera", "list"],
+        ["label", "queue"],
+        ["db", "check"],
+        ["sync", "preview"],
+    ):
+        done = edged("--json", "-c", site / "config.toml", *verb)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["schema_version"] == 1
+
+
+def test_labels_of_an_unknown_sample_or_class_are_refused_whole(site, tmp_path):
+    file = tmp_path / "labels.csv"
+    file.write_text("gate:nobody:0,free\n")
+    wrong = edged("-c", site / "config.toml", "label", "import", file, "--author", "ann")
+    assert wrong.returncode == 4
+    file.write_text("gate:x:0,elephant\n")
+    wrong = edged("-c", site / "config.toml", "label", "import", file, "--author", "ann")
+    assert wrong.returncode == 1
+    assert "labels.csv:1" in wrong.stderr
+    assert edged("-c", site / "config.toml", "label", "import", tmp_path / "absent", "--author", "ann").returncode == 4
+
+
+def test_doctor_finds_that_the_broker_is_away_and_exits_3(site):
+    done = edged("--json", "-c", site / "config.toml", "doctor")
+    assert done.returncode == 3
+    findings = {f["what"]: f for f in json.loads(done.stdout)["findings"]}
+    assert findings["broker"]["ok"] is False
+    assert findings["faces"]["ok"] is True
+
+
+def test_sync_without_a_target_exits_78_and_nothing_leaves(site):
+    assert edged("-c", site / "config.toml", "sync", "push").returncode == 78
+
+
+def test_replay_of_nothing_exits_4(site, tmp_path):
+    assert edged("-c", site / "config.toml", "replay", tmp_path / "absent", "--camera", "gate").returncode == 4
+
+
+@pytest.mark.parametrize("heavy", ["torch", "openvino", "onnxruntime", "cv2", "sqlite_utils", "flask", "paho", "numpy"])
+def test_help_imports_nothing_heavy(heavy):
+    code = f"import sys; sys.argv = ['edged', '--help']; import edged.cli; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_daemon_imports_no_torch():
+    code = "import sys, edged.daemon; sys.exit('torch' in sys.modules or 'openvino' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

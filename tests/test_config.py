@@ -1,0 +1,64 @@
+"""The configuration is checked whole, and says what is wrong where."""
+
+import pytest
+
+from edged import config
+from edged.errors import Misconfigured
+
+GOOD = {"server": {"site": "plant-a"}, "task": {"classes": ["free", "busy"]}}
+
+
+def test_the_least_that_must_be_said_is_a_site_and_its_classes():
+    c = config.check(GOOD)
+    assert (c.server.site, c.task.classes, c.retest.gate.max_loss) == ("plant-a", ("free", "busy"), 0.02)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        ({"retest": {"gate": {"min_fsp": 3}}}, "did you mean `min_fps`?"),
+        ({"camera": [{"id": "gate", "nmae": "Gate"}]}, "did you mean `name`?"),
+        ({"sevrer": {}}, "did you mean `server`?"),
+        ({"mqtt": {"tls": {"certt": ""}}}, "did you mean `cert`?"),
+        ({"web": {"zzz": 1}}, "known here: listen, threads"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_one(wrong, hint):
+    with pytest.raises(Misconfigured) as e:
+        config.check(GOOD | wrong)
+    assert e.value.hint == hint
+    assert e.value.exit_code == 78
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"server": {"site": "Plant A"}},
+        {"task": {"classes": ["one"]}},
+        {"task": {"classes": ["a", "a"]}},
+        {"storage": {"max_bytes": "40 parsecs"}},
+        {"camera": [{"id": "gate"}, {"id": "gate"}]},
+        {"compress": {"methods": ["magic"]}},
+        {"mqtt": {"port": 70000}},
+        {"privacy": {"children": 0}},
+        {"task": {"classes": ["a", "b"], "holdout": 0.9}},
+    ],
+)
+def test_what_cannot_work_is_refused(wrong):
+    with pytest.raises(Misconfigured):
+        config.check(GOOD | wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("40GB", 40 * 10**9), ("1.5 MB", 1_500_000), (12, 12), ("7", 7), ("3kb", 3000)]
+)
+def test_sizes_are_read_as_people_write_them(text, size):
+    assert config.size(text) == size
+
+
+def test_a_file_that_is_not_there_or_not_toml_is_said_with_its_path(tmp_path):
+    with pytest.raises(Misconfigured, match="absent.toml"):
+        config.load(tmp_path / "absent.toml")
+    (tmp_path / "bad.toml").write_text("[server\n")
+    with pytest.raises(Misconfigured, match=r"bad.toml is not valid TOML"):
+        config.load(tmp_path / "bad.toml")
