@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from edged.errors import Corrupt, Misconfigured, Unavailable
-from edged.storage import check, counters, frames, labels, requests, samples, schema
+from edged.storage import audit, check, counters, frames, labels, requests, samples, schema
 
 OPEN_AND_COUNT = """
 import sys
@@ -77,6 +77,33 @@ def test_an_inner_transaction_that_fails_takes_only_its_own_part(store):
         with pytest.raises(ValueError):
             inner()
     assert counters.all(store) == {"outer": 1}
+
+
+def test_a_cheap_transaction_is_seen_at_once_and_the_next_one_is_durable_again(store, open_store):
+    def fail():
+        with store.transaction(durable=False):
+            raise ValueError
+
+    with store.transaction(durable=False):
+        assert store.value("pragma synchronous") == 1
+        counters.bump(store, "a")
+    assert counters.all(open_store()) == {"a": 1}
+    assert store.value("pragma synchronous") == 2
+    with pytest.raises(ValueError):
+        fail()
+    with store.transaction():
+        assert store.value("pragma synchronous") == 2
+        counters.bump(store, "b")
+        assert store.value("pragma synchronous") == 2
+    with open_store().transaction(), pytest.raises(Unavailable):
+        counters.bump(store, "c")
+    assert store.value("pragma synchronous") == 2
+
+
+def test_what_must_last_is_not_written_inside_a_cheap_transaction(store):
+    with store.transaction(durable=False), pytest.raises(RuntimeError):
+        audit.append(store, "anna", "release", "1")
+    assert audit.verify(store) == 0
 
 
 def test_a_damaged_database_is_corrupt(store, open_store, data_dir):

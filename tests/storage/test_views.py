@@ -1,0 +1,152 @@
+"""The read models of the page."""
+
+import pytest
+
+from edged.storage import cameras, candidates, cycles, labels, releases, reports, snapshots, verdicts, views
+from edged.wire.messages import Reported
+
+HOUR = 3600.0
+
+
+def label_all(store, frame, class_, regions=2):
+    return [labels.add(store, f"{frame.camera}:{frame.header.id}:{i}", class_, "human", "ann") for i in range(regions)]
+
+
+def release(store, number=1, sha256="m1", candidate=None):
+    releases.add(
+        store, number=number, name="street", candidate=candidate, sha256=sha256, size=10, target="t", classes=("car",)
+    )
+
+
+def test_an_empty_store_has_a_now_and_empty_lists(store, clock):
+    now = views.now(store, clock.now())
+    assert (now.cameras, now.cycle, now.release, now.recent.share) == (0, None, None, None)
+    assert views.cameras(store, clock.now()) == []
+    assert views.cycle(store) is None
+    assert views.models(store) == []
+    assert views.fleet(store) == []
+    assert views.accuracy_series(store, clock.now()).cameras == {}
+    assert views.progress(store) == (0, 0)
+
+
+def test_a_camera_shows_its_newest_picture_and_what_it_said(store, add, clock):
+    add(store, 1)
+    clock.sleep(5)
+    add(store, 2, label="person")
+    release(store, 4, "m1")
+    cameras.set_reported(store, "gate", Reported("street", 4, "m1", "release-4", "SUCCEEDED"))
+    (camera,) = views.cameras(store, clock.now())
+    assert (camera.release, camera.picture.frame) == (4, "boot-2")
+    assert [r.label for r in camera.picture.regions] == ["person", "person"]
+    assert camera.picture.hidden == {"face": 1, "plate": 0}
+
+
+def test_a_model_that_no_release_names_has_no_number(store, clock):
+    cameras.set_reported(store, "gate", Reported("other", 1, "ff", "x", "SUCCEEDED"))
+    (camera,) = views.cameras(store, clock.now())
+    assert (camera.model, camera.release, camera.picture) == ("ff", None, None)
+
+
+def test_recent_and_before_are_of_the_newest_release_only(store, add, clock):
+    for n in range(3):
+        label_all(store, add(store, n, model="old"), "car")
+    release(store, 2, "m1")
+    frames = [add(store, 10 + n) for n in range(40)]
+    for n, frame in enumerate(frames):
+        clock.sleep(1)
+        label_all(store, frame, "car" if n < 20 else "person")
+    now = views.now(store, clock.now())
+    assert now.recent.n == views.RECENT_LABELS
+    assert now.recent.n + now.before.n == 80
+
+
+def test_now_counts_the_last_answers_newest_first(store, add, clock):
+    release(store, 1, "m1")
+    for n in range(30):
+        frame = add(store, n)
+        label_all(store, frame, "car" if n < 10 else "person")
+        clock.sleep(1)
+    now = views.now(store, clock.now())
+    assert (now.recent.right, now.recent.n) == (0, 40)
+    assert (now.before.right, now.before.n) == (20, 20)
+
+
+def test_the_newest_label_of_a_sample_counts_and_undone_ones_do_not(store, add, clock):
+    frame = add(store, 1, regions=1)
+    label_all(store, frame, "person", 1)
+    (last,) = label_all(store, frame, "car", 1)
+    (point,) = views.accuracy_series(store, clock.now()).cameras["gate"]
+    assert (point.right, point.n) == (1, 1)
+    labels.undo(store, last, "ann")
+    (point,) = views.accuracy_series(store, clock.now()).cameras["gate"]
+    assert (point.right, point.n) == (0, 1)
+
+
+def test_bad_crops_and_unpredicted_samples_are_not_in_the_series(store, add, clock):
+    label_all(store, add(store, 1), "")
+    label_all(store, add(store, 2, label=""), "car")
+    labels.add(store, f"gate:{add(store, 3).header.id}:0", "car", "teacher", "t")
+    assert views.accuracy_series(store, clock.now()).cameras == {}
+
+
+def test_the_series_is_cut_by_camera_and_time_and_carries_the_releases(store, add, clock):
+    for n in range(50):
+        clock.sleep(60)
+        if n == 25:
+            release(store, 1, "m1")
+        for camera in ("gate", "dock"):
+            label_all(store, add(store, n, camera=camera), "car" if camera == "gate" or n < 25 else "person")
+    series = views.accuracy_series(store, clock.now())
+    assert list(series.cameras) == ["dock", "gate"]
+    assert all(len(line) <= views.SERIES_POINTS + 1 for line in series.cameras.values())
+    assert sum(p.n for p in series.cameras["dock"]) == 100
+    assert [p.share for p in series.cameras["gate"]] == [1.0] * len(series.cameras["gate"])
+    assert (series.cameras["dock"][0].share, series.cameras["dock"][-1].share) == (1.0, 0.0)
+    assert all(series.start < p.ts < series.end for line in series.cameras.values() for p in line)
+    ((at, number, state),) = series.releases
+    assert (series.start < at < series.end, number, state) == (True, 1, "rolling")
+
+
+@pytest.mark.parametrize("span", [0, 1, 100, HOUR, 24 * HOUR, 365 * 24 * HOUR])
+def test_the_step_keeps_the_points_few(span):
+    step = views.step_for(span)
+    assert span / step <= views.SERIES_POINTS or step == views.SERIES_STEPS[-1]
+
+
+def test_the_ladder_has_every_rung_and_says_where_it_stands(store, clock):
+    cycle = cycles.start(store, "asked for by ann")
+    cycles.stage_start(store, cycle, "snapshot")
+    cycles.stage_finish(store, cycle, "snapshot", {"told": "10 train"})
+    cycles.stage_start(store, cycle, "train")
+    cycles.stage_progress(store, cycle, "train", 0.5, 8.0, {"text": "epoch 4 of 8"})
+    rungs = views.cycle(store).rungs
+    assert [r.name for r in rungs] == list(views.STAGES)
+    assert [r.state for r in rungs] == ["done", "running", "waiting", "waiting", "waiting", "waiting"]
+    assert (rungs[0].told, rungs[1].told, rungs[1].progress, rungs[1].eta_s) == ("10 train", "epoch 4 of 8", 0.5, 8.0)
+    cycles.finish(store, cycle, "failed", "killed")
+    assert views.cycle(store).rungs[1].state == "failed"
+
+
+def test_the_ladder_is_the_one_that_a_cycle_climbs():
+    from edged import improve
+
+    assert views.STAGES == improve.STAGES
+
+
+def test_refused_candidates_are_listed_with_their_reasons(store, clock):
+    cycle = cycles.start(store, "why")
+    snapshot = snapshots.add(store, {"classes": ["car"], "train": [], "tune": [], "holdout": []})
+    made = candidates.add(store, cycle, name="big", sha256="s1", size=9, snapshot=snapshot, recipe={})
+    body = {
+        "accuracy": {"right": 9, "n": 10, "accuracy": 0.9, "lower": 0.6, "upper": 0.98},
+        "pair": {"n": 10, "right": 9, "baseline_right": 8, "lost": 0, "won": 1},
+        "fps_device": {"value": 12.0, "how": "estimated", "basis": ""},
+    }
+    verdicts.add(store, made, reports.add(store, made, "atom", body), False, ["12 frames/s, 30 are needed"])
+    bare = candidates.add(store, cycle, name="new", sha256="s2", size=9, snapshot=snapshot, recipe={})
+    release(store, 1, "s2", bare)
+    new, big = views.models(store)
+    assert (big.passed, big.reasons, big.accuracy, big.before, big.fps) == (
+        False, ("12 frames/s, 30 are needed",), 0.9, 0.8, 12.0,
+    )  # fmt: skip
+    assert (new.passed, new.accuracy, new.release) == (None, None, 1)
