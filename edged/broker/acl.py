@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from edged.wire.topics import ROOT, matches
+from edged.wire.topics import ROOT, is_level, matches
 
 SERVER = "server"  # the box itself; reads and writes everything of its site
 PROBE = "probe"  # may connect and nothing else, so that `edged doctor` can try the door without throwing anyone out
@@ -45,7 +45,7 @@ class Acl:
         own, leaf = f"{ROOT}/{self.site}/cam/{identity}/", ""
         if topic.startswith(own):
             leaf = topic.removeprefix(own)
-        if identity in RESERVED or leaf not in CAMERA_WRITES:
+        if identity in RESERVED or not is_level(identity) or leaf not in CAMERA_WRITES:
             return False
         return not retain or (leaf not in CAMERA_NEVER_RETAINS and size <= CAMERA_RETAINS_BYTES)
 
@@ -56,7 +56,7 @@ class Acl:
         """The filters that an identity may subscribe to, or to anything narrower."""
         if identity == SERVER:
             return (f"{ROOT}/{self.site}/#",)
-        if identity in RESERVED:
+        if identity in RESERVED or not is_level(identity):
             return ()
         own = tuple(f"{ROOT}/{self.site}/cam/{identity}/{leaf}" for leaf in CAMERA_READS)
         return (*own, f"{ROOT}/{self.site}/model/#")

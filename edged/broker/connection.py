@@ -33,8 +33,7 @@ from mqtt5 import (
 
 from edged.broker.hub import Denied
 from edged.broker.session import Session
-from edged.errors import Refused
-from edged.wire.topics import check_level
+from edged.wire.topics import is_level
 
 if TYPE_CHECKING:
     from edged.broker.server import Broker
@@ -283,10 +282,7 @@ def packet_size(data: bytearray) -> int | None:
 def common_name(certificate: dict[str, tuple[tuple[tuple[str, str], ...], ...]]) -> str | None:
     """The one common name of a peer certificate if it can be a level of a topic, else None."""
     names = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
-    try:
-        return check_level(names[0]) if len(names) == 1 else None
-    except Refused:
-        return None
+    return names[0] if len(names) == 1 and is_level(names[0]) else None
 
 
 def _puback(packet_id: int, reason: PubAckReasonCode) -> bytes:

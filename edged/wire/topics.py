@@ -30,11 +30,17 @@ class Address:
     leaf: str  # the rest: "frame", "model/reported", "meta/timestamp.json", "chunk/<sha256>"
 
 
+def is_level(name: str) -> bool:
+    """True if `name` may be one level of a topic."""
+    return _LEVEL.fullmatch(name) is not None
+
+
 def check_level(name: str, what: str = "name") -> str:
     """Return `name` if it may be one level of a topic, else raise Refused."""
-    if not _LEVEL.fullmatch(name):
+    if not is_level(name):
         raise Refused(
-            f"{what} {name[:80]!r} is not allowed: use 1 to 63 of a-z, 0-9 and '-', not starting with '-'", code="bad_name"
+            f"{what} {name[:80]!r} is not allowed: use 1 to 63 of a-z, 0-9 and '-', not starting with '-'",
+            code="bad_name",
         )
     return name
 
