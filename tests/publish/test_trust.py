@@ -231,6 +231,27 @@ def test_nothing_is_signed_on_top_of_a_planted_file(repo, tmp_path):
         repo.refresh_timestamp()
 
 
+def test_nothing_is_signed_on_top_of_another_site_s_metadata(repo, tmp_path, clock):
+    make_keys(tmp_path / "foreign")
+    foreign = Repository(tmp_path / "foreign-tuf", tmp_path / "foreign", clock)
+    foreign.init()
+    foreign.add_target("vehicle/1.onnx", NEWER, {})
+    for name, data in foreign.files().items():
+        if not name.endswith("root.json"):
+            (tmp_path / "tuf" / name).write_bytes(data)
+    with pytest.raises(Corrupt, match="signed by 0/1 keys"):
+        repo.add_target("vehicle/2.onnx", MODEL, {})
+
+
+def test_nothing_is_signed_on_top_of_an_older_file_under_a_newer_name(repo, tmp_path):
+    repo.add_target("vehicle/1.onnx", MODEL, {})
+    old = (tmp_path / "tuf" / "2.targets.json").read_bytes()
+    repo.add_target("vehicle/2.onnx", NEWER, {})
+    (tmp_path / "tuf" / "3.targets.json").write_bytes(old)
+    with pytest.raises(Corrupt, match="changed by something else"):
+        repo.add_target("vehicle/3.onnx", NEWER, {})
+
+
 def test_what_another_process_signed_is_seen_at_once(repo, tmp_path, key_dir, clock):
     before = repo.files()
     Repository(tmp_path / "tuf", key_dir, clock).add_target("vehicle/1.onnx", MODEL, {})
