@@ -26,7 +26,7 @@ RELEARN = 6  # pictures
 class Motion:
     """Keeps a model of the still background; feed it each picture of one camera, in order."""
 
-    def __init__(self, *, history: int = 240, threshold: float = 30.0) -> None:
+    def __init__(self, *, history: int = 240, threshold: float = 16.0) -> None:
         self._model = cv2.createBackgroundSubtractorMOG2(history, threshold, detectShadows=False)
         self._size: tuple[int, int] | None = None
         self._learn = RELEARN // 2

@@ -13,6 +13,7 @@ CLOTHES: tuple[Paint, ...] = (
 )  # fmt: skip
 SKINS: tuple[Paint, ...] = ((170, 196, 232), (140, 172, 216), (96, 134, 184), (62, 92, 138), (44, 64, 98))
 HAIR: tuple[Paint, ...] = ((24, 26, 30), (40, 56, 84), (70, 110, 150), (130, 150, 160), (30, 40, 60))
+SHEEN = 0.15  # packs have reflecting cloth: so much brighter than their surroundings by night
 PACKS: tuple[Paint, ...] = (
     (30, 30, 190), (200, 90, 20), (40, 170, 60), (10, 140, 240), (150, 40, 150), (190, 190, 20), (20, 200, 230),
 )  # fmt: skip
@@ -71,11 +72,11 @@ def _torso_side(
     if pack is not None:  # behind the back, with a pocket and a lid
         top, low = shoulder + 0.06, shoulder - 0.56
         b.poly([(-d + 0.08, top), (-d - 0.24, top - 0.03), (-d - 0.36, top - 0.22), (-d - 0.35, low + 0.06),
-                (-d - 0.27, low), (-d + 0.08, low + 0.02)], pack)  # fmt: skip
+                (-d - 0.27, low), (-d + 0.08, low + 0.02)], pack, glow=SHEEN)  # fmt: skip
         b.poly([(-d - 0.24, low + 0.3), (-d - 0.42, low + 0.27), (-d - 0.4, low + 0.07), (-d - 0.26, low + 0.05)],
-               tone(pack, 0.7))  # fmt: skip
-    b.poly([(-d * 0.7, shoulder + 0.03), (d * 0.6, shoulder + 0.02), (d * 1.1, shoulder - 0.18), (d, hip), (d * 1.25, coat_end),
-            (-d * 1.2, coat_end), (-d, hip + 0.08), (-d * 1.15, shoulder - 0.2)],
+               tone(pack, 0.7), glow=SHEEN)  # fmt: skip
+    b.poly([(-d * 0.7, shoulder + 0.03), (d * 0.6, shoulder + 0.02), (d * 1.1, shoulder - 0.18), (d, hip),
+            (d * 1.25, coat_end), (-d * 1.2, coat_end), (-d, hip + 0.08), (-d * 1.15, shoulder - 0.2)],
            coat)  # fmt: skip
     if pack is not None:
         b.limb(
@@ -103,6 +104,7 @@ def _torso_plain(
                 (-d - 0.2, shoulder - 0.52),
             ],
             tone(pack, 0.85),
+            glow=SHEEN,
         )
     for arm in (-1, 1):
         b.limb(
@@ -131,10 +133,12 @@ def _torso_plain(
     elif pack is not None:
         top, low = shoulder + 0.05, shoulder - 0.5
         b.poly([(-d * 0.9, top - 0.06), (-d * 0.55, top), (d * 0.55, top), (d * 0.9, top - 0.06),
-                (d * 1.02, low + 0.05), (d * 0.85, low), (-d * 0.85, low), (-d * 1.02, low + 0.05)], pack)  # fmt: skip
+                (d * 1.02, low + 0.05), (d * 0.85, low), (-d * 0.85, low), (-d * 1.02, low + 0.05)],
+               pack, glow=SHEEN)  # fmt: skip
         b.poly(
             [(-d * 0.55, low + 0.25), (d * 0.55, low + 0.25), (d * 0.6, low + 0.05), (-d * 0.6, low + 0.05)],
             tone(pack, 0.72),
+            glow=SHEEN,
         )
         b.limb([(-d * 0.6, top - 0.14), (d * 0.6, top - 0.14)], 0.03, tone(pack, 0.6))
     elif facing == "front":

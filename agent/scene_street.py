@@ -27,7 +27,7 @@ FAR = 52.0  # where the street ends, metres
 
 @dataclass(frozen=True)
 class View:
-    """A level pinhole camera. World in metres: x right of the road's middle, y above the ground, z ahead of the lens."""
+    """A level pinhole camera. World in metres: x right of the road's middle, y above ground, z ahead of the lens."""
 
     vanish_x: float = 640.0
     horizon: float = 212.0
@@ -69,7 +69,7 @@ class Street:
         if phase == "day":
             return 1.0, 1.0, 1.0
         near = sum(1 / (1 + ((x - lx) ** 2 + 0.6 * (z - lz) ** 2) / 5.0) for lx, _, lz in self.lamps)
-        return 0.38 + 0.10 * near, 0.31 + 0.18 * near, 0.27 + 0.24 * near
+        return 0.42 + 0.10 * near, 0.35 + 0.18 * near, 0.31 + 0.24 * near
 
 
 def build(variant: str) -> Street:
