@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent import settings as settings_file
 from edged import __version__
-from edged.clock import SystemClock
+from edged.clock import Clock, SystemClock
 from edged.errors import EXIT_FAILED, EXIT_UNREACHABLE, EdgedError, Misconfigured, Refused, Unavailable
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from agent.source import Shot, Source
 
 SCHEMA_VERSION = 1
-PATIENT = ("folder:", "file:", "cnrpark:", "pklot:")  # sources that can wait
+PATIENT = ("folder:", "file:", "cnrpark:", "pklot:", "scene:")  # sources that can wait
 LIVE = ("v4l2:", "rtsp:")
 REOPEN_S = 5.0
 CONNECT_S = 10.0  # how long `test` waits for the broker
@@ -111,7 +111,7 @@ def _options(s: Settings) -> Options:
     )  # fmt: skip
 
 
-def _source(s: Settings, clock: SystemClock) -> Source:
+def _source(s: Settings, clock: Clock) -> Source:
     from agent.source import open_source
 
     if not s.source:
@@ -119,14 +119,24 @@ def _source(s: Settings, clock: SystemClock) -> Source:
     return open_source(s.source, fps=s.fps, clock=clock, limit=s.limit)
 
 
-def _shots(s: Settings, clock: SystemClock) -> Generator[Shot | None]:
-    """The source; a live camera that went away is opened anew every few seconds, anything else ends."""
+def _shots(s: Settings, clock: Clock) -> Generator[Shot | None]:
+    """The source; a live camera that went away is opened anew every few seconds, anything else ends.
+
+    Raises Misconfigured only for the first opening: a camera that is unplugged for a while is no reason to give up.
+    """
+    first = True
     while True:
-        with _source(s, clock) as source:
-            yield from source
-            logging.info("%s: %s", s.source, source.tally.ended or "no more pictures")
+        try:
+            with _source(s, clock) as source:
+                yield from source
+                logging.warning("%s: %s", s.source, source.tally.ended or "no more pictures")
+        except Misconfigured as e:
+            if first:
+                raise
+            logging.warning("%s", e)
         if not s.source.startswith(LIVE) or s.limit is not None:
             return
+        first = False
         opens_at = clock.monotonic() + REOPEN_S
         while clock.monotonic() < opens_at:
             yield None

@@ -176,9 +176,6 @@ class Agent:
         except StopIteration:
             self.ended = True
             return False
-        except Refused as e:
-            self._count(e)
-            return False
         if shot is None:
             return False
         try:
@@ -251,6 +248,8 @@ class Agent:
                 self._handle(message, now)
             except Refused as e:
                 self._count(e)
+            except OSError as e:  # a full disk: a chunk or a switch that could not be kept comes again
+                log.error("%s: %s", message.topic, e)
         return taken > 0
 
     def _handle(self, message: Message, now: float) -> None:
@@ -264,10 +263,13 @@ class Agent:
             case ("model", _, "chunk"):
                 self.updater.chunk(name, message.payload, now)
             case ("cam", "receipt", _):
-                self.spool.receipt(messages.decode(message.payload, FrameReceipt), now)
+                receipt = messages.decode(message.payload, FrameReceipt)
+                if receipt.status == "refused":
+                    log.warning("the box refused frame %s: %s", receipt.id, receipt.detail)
+                self.spool.receipt(receipt, now)
             case ("cam", "model/desired", _):
                 desired = messages.decode(message.payload, Desired) if message.payload else None
-                self.updater.desire(desired, now)
+                self.updater.desire(desired)
             case ("cam", "capture/set" | "enabled/set", _):
                 self._switch("capture" if branch == "capture" else "enabled", message.payload)
             case _:

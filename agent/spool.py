@@ -101,7 +101,7 @@ class Spool:
             self._forget(next(iter(self._entries)))
             self.dropped_total += 1
         path = self.folder / f"{header.seq:016d}.frame"
-        durable.write(path, data, fsync=self.fsync)
+        durable.write(path, data, mode=0o600, fsync=self.fsync)
         self._insert(Entry(header.id, path, len(data), head.sha256))
 
     def due(self, now: float, limit: int | None = None) -> tuple[Entry, ...]:

@@ -83,10 +83,11 @@ class Updater:
         self._offer: Offer | None = None
         self._part: Part | None = None
         self._running: selftest.Running | None = None
-        self._pending: Desired | None = None  # came while another one was on probation
+        self._pending: Desired | None = None  # a wish that has not begun
         self._asked: frozenset[int] = frozenset()
         self._ask_at = 0.0
         self._damaged = False
+        self._disk_at = 0.0  # not before: the disk was full
         self._moved_at = 0.0  # when something last came forward
         self._seen_changes = -1
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -111,19 +112,16 @@ class Updater:
         else:
             self._write(replace(r, phase="metadata", progress=0.0))
 
-    def desire(self, desired: Desired | None, now: float) -> None:
-        """The box's wish, as often as it likes; None = withdrawn."""
-        r = self.record
+    def desire(self, desired: Desired | None) -> None:
+        """The box's wish, as often as it likes; None = withdrawn. A new one starts at the next step, or after probation."""
+        r, self._pending = self.record, None
         if desired is None:
-            self._pending = None
             if r is not None and r.phase in ("metadata", "chunks", "self_test"):
                 self._finish("CANCELED", "the box withdrew it")
         elif r is not None and desired == r.desired:
             self._changed()
-        elif r is not None and r.phase == "probation":
-            self._pending = desired
         else:
-            self._start(desired, now)
+            self._pending = desired
 
     def meta(self, name: str, data: bytes) -> None:
         """A retained metadata file."""
@@ -151,16 +149,27 @@ class Updater:
     # --- one step
 
     def step(self, now: float, connected: bool = True) -> None:
-        """Go on as far as possible without waiting. Raises Unavailable when the disk does not take what must stay."""
+        """Go on as far as possible without waiting.
+
+        Raises Unavailable when the disk does not take what must be kept; the job then starts over a little later, with
+        the chunks that it has. From the self-test on, OSError goes through: only a restart sorts out half a switch.
+        """
+        if now < self._disk_at:
+            return
         try:
             self._step(now, connected)
         except OSError as e:
+            if self.record is not None and self.record.phase in ("self_test", "probation"):
+                raise
+            self._disk_at, self._seen_changes, self._part = now + self.limits.ask_again_s, -1, None
+            if self.record is not None and self.record.phase == "chunks":
+                self.record = replace(self.record, phase="metadata")
             raise Unavailable(f"the update waits for the disk: {e}") from e
 
     def _step(self, now: float, connected: bool) -> None:
+        if self._pending is not None and (self.record is None or self.record.phase != "probation"):
+            self._start(self._pending, now)
         if self.record is None or self.record.phase == "done":
-            if self._pending is not None:
-                self._start(self._pending, now)
             return
         if not connected:
             self._moved_at = now  # time without a cable is nobody's fault
@@ -234,8 +243,8 @@ class Updater:
             return
         slots = self.active.slots
         slots.stage(self._offer.slot(), model)
-        self._part.discard()
         self._to("self_test", 0.85, "self-test")
+        self._part.discard()
         self._running = self._self_test(*slots.staged_paths(), self.active.runtime)
         self._test(now)
 
@@ -270,9 +279,10 @@ class Updater:
 
     def _start(self, desired: Desired, now: float) -> None:
         self.close()
-        self._pending = self._running = self._part = self._vouched = self._offer = None
+        self._running = self._part = self._vouched = self._offer = None
         self._seen_changes, self._moved_at = -1, now
         self._write(Record(desired))
+        self._pending = None
         slot = self.active.slot
         if slot is not None and (slot.name, slot.release, slot.sha256) == (
             desired.name, desired.version, desired.sha256,

@@ -180,3 +180,70 @@ print(sorted({"torch", "onnx", "flask", "sqlite_utils", "openvino", "onnxruntime
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True)
     assert done.stdout.split("\n")[:2] == ["[]", "[]"]
+
+
+class Camera:
+    """A source that gives two pictures and then goes away; or is not there at all."""
+
+    plugged = True
+
+    def __init__(self, *_args, **_options):
+        from agent.source import Tally
+
+        if not Camera.plugged:
+            raise Misconfigured("there is no camera at /dev/video9")
+        self.tally, self.left = Tally(), 2
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self.left:
+            raise StopIteration
+        self.left -= 1
+        return "picture"
+
+
+@pytest.fixture
+def shots(monkeypatch, make, tmp_path):
+    """shots(source) -> the agent's iterator over a Camera, on a clock that moves half a second a look."""
+    import agent.source
+
+    monkeypatch.setattr(agent.source, "open_source", Camera)
+    monkeypatch.setattr(Camera, "plugged", True)
+    clock = make.clock()
+
+    def run(source):
+        s = settings.read(
+            None, {"site": "a", "camera": "b", "broker": "x:1", "root": "r", "state": "s", "source": source}
+        )
+        for shot in cli._shots(s, clock):
+            clock.sleep(0.5)
+            yield shot
+
+    return run
+
+
+def test_a_live_camera_that_went_away_is_opened_again_even_when_it_is_gone_for_a_while(shots):
+    live = shots("v4l2:/dev/video9")
+    assert [next(live) for _ in range(2)] == ["picture"] * 2
+    Camera.plugged = False
+    assert [next(live) for _ in range(50)] == [None] * 50
+    Camera.plugged = True
+    assert "picture" in [next(live) for _ in range(12)]
+
+
+def test_a_live_camera_that_is_not_there_at_the_start_is_a_mistake_in_the_settings(shots):
+    Camera.plugged = False
+    with pytest.raises(Misconfigured):
+        next(shots("v4l2:/dev/video9"))
+
+
+def test_a_folder_ends(shots):
+    assert list(shots("folder:x")) == ["picture"] * 2
