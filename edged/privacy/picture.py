@@ -85,6 +85,8 @@ def decode(request: Request) -> NDArray[np.uint8]:
     try:
         image = cv2.imdecode(np.frombuffer(request.jpeg, np.uint8), flags)
     except cv2.error as e:
+        if e.code == cv2.Error.StsNoMem:
+            raise Withheld("the frame needed more memory than the scrub child may have", code="memory") from e
         raise Refused(f"the JPEG does not decode: {e.err}"[:300], code="bad_jpeg") from e
     if image is None or image.shape != (header.height, header.width, 3):
         raise Refused("the JPEG does not decode to what its header says", code="bad_jpeg")

@@ -263,6 +263,7 @@ def _environment() -> dict[str, str]:
         "PYTHONPATH": str(Path(edged.__file__).resolve().parents[1]),
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "2",  # 64 MiB of address space each, of which the child has little
         "OPENBLAS_NUM_THREADS": "1",
         "OPENCV_IO_MAX_IMAGE_PIXELS": str(jpeg.MAX_PIXELS),
     }

@@ -51,7 +51,7 @@ class ScrubOptions:
     margin: float = 0.25
     masks: Mapping[str, tuple[Polygon, ...]] = field(default_factory=dict)
     runtime: str = "auto"
-    memory_bytes: int = 3 << 30
+    memory_bytes: int = 2 << 30
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ FAULTS = {
     "exit": "child_died",
     "segfault": "child_died",
     "killed": "child_died",
-    "late": "timeout",
     "garbage": "bad_answer",
     "json": "bad_answer",
     "endless": "bad_answer",
@@ -98,12 +97,24 @@ def test_what_breaks_the_rules_is_refused_and_the_child_lives_on(child, still, f
 
 
 def test_no_fault_makes_a_scrubbed_and_each_is_followed_by_a_good_frame(still, frame):
-    with ScrubChild(PLAIN, 3, command=FAULTY) as faulty:
+    with ScrubChild(PLAIN, 30, command=FAULTY) as faulty:
         for fault, code in FAULTS.items():
             with pytest.raises(Withheld) as caught:
                 faulty.scrub(frame(still, BOX, camera=fault))
             assert caught.value.code == code, fault
             assert len(faulty.scrub(frame(still, BOX, camera="good")).crops) == 1, fault
+
+
+def test_a_late_child_is_replaced_and_its_frame_withheld(still, frame):
+    with ScrubChild(PLAIN, 0.3, command=FAULTY) as faulty:
+        faulty.ready()
+        before = faulty.pid
+        with pytest.raises(Withheld) as caught:
+            faulty.scrub(frame(still, camera="late"))
+        assert caught.value.code == "timeout"
+        assert not psutil.pid_exists(before)
+        assert faulty.pid != before
+        assert faulty.ready()
 
 
 def test_a_child_that_was_killed_between_frames_costs_no_frame(still, frame):
