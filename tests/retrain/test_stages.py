@@ -1,5 +1,6 @@
 """The stages on a real store: what they leave in it, and how the child that runs them ends."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -7,10 +8,12 @@ import sys
 
 import msgspec
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from edged import engine
+from edged.clock import SystemClock
 from edged.engine import patterns, preprocess
 from edged.errors import Corrupt, Refused, Unavailable
 from edged.retrain import compress, device, export, gate, jobs, measure, source, train, trial, zoo
@@ -78,9 +81,7 @@ def test_a_trial_reports_the_hold_out_under_the_device(filled, trained, smaller)
     pair = report.pair
     assert pair.right - pair.baseline_right == pair.won - pair.lost
     assert report.fps_here.how == "measured"
-    assert report.fps_device.how == "estimated"
-    assert report.fps_device.value == pytest.approx(0.71 * report.fps_here.value, rel=0.02)
-    assert report.fps_device.lower < report.fps_device.value < report.fps_device.upper
+    assert report.fps_device.lower <= report.fps_device.value <= report.fps_device.upper
     assert report.power_w.how == "estimated"
     assert report.not_covered
     assert report.memory_bytes.value > 10e6
@@ -99,6 +100,13 @@ def test_the_known_answer_is_what_every_runtime_computes_and_another_model_does_
     torch.manual_seed(9)
     (logits,) = engine.load(export.to_onnx(zoo.build("lenet-5", 2, 32), 32)).run(batch)
     assert np.abs(logits - np.array(known["logits"])).max() > known["tolerance"]
+
+
+def test_a_baseline_made_for_other_classes_is_judged_by_name(filled, trained):
+    """The old model knew the classes in another order; its answers must not be taken by their number."""
+    model = source.with_metadata(filled.model(trained.sha256), {source.CLASSES: '["box", "gone"]'})
+    assert trial.in_classes(model, np.array([0, 1, 0]), ("disc", "box")).tolist() == [1, -1, 1]
+    assert trial.in_classes(filled.model(trained.sha256), np.array([0, 1]), ("disc", "box")).tolist() == [0, 1]
 
 
 def test_this_machine_is_measured_not_estimated(filled, trained):
@@ -125,12 +133,22 @@ def test_a_model_that_is_not_there_is_refused_and_a_changed_one_is_corrupt(site)
         try_out(site, sha256="1" * 64)
 
 
-def test_an_estimate_from_an_unknown_processor_has_a_wide_margin(monkeypatch):
-    profile = device.find("atom-x5-e3940")
-    monkeypatch.setattr(device, "processor", lambda: "AMD EPYC 9999")
-    assert profile.estimate(100) == pytest.approx((71, 71 / 1.2, 71 * 1.2))
-    monkeypatch.setattr(device, "processor", lambda: "Some other")
-    assert profile.estimate(100) == pytest.approx((71, 71 / 1.5, 71 * 1.5))
+@pytest.mark.parametrize(
+    ("here", "runtime", "how", "figures"),
+    [
+        ("AMD EPYC 9999", "openvino", "estimated", (71, 71 / 1.2, 71 * 1.2)),
+        ("Some other", "openvino", "estimated", (71, 71 / 1.5, 71 * 1.5)),
+        ("AMD EPYC 9999", "onnxruntime", "estimated", (71, 71 / 5, 71 * 5)),
+        ("Intel(R) Atom(TM) Processor E3940 @ 1.60GHz", "openvino", "measured", (100, 100, 400)),
+    ],
+)
+def test_an_estimate_is_as_wide_as_its_doubts(monkeypatch, here, runtime, how, figures):
+    """A foreign processor, or AVX that could not be switched off, must not make a device look fast."""
+    monkeypatch.setattr(device, "processor", lambda: here)
+    monkeypatch.setattr(device, "flags", lambda: frozenset({"avx"}))
+    found = device.find("atom-x5-e3940").estimate(100, runtime)
+    assert (found.likely, found.lower, found.upper) == pytest.approx(figures)
+    assert found.how == how
 
 
 def test_an_unknown_device_is_refused_with_the_known_ones():
@@ -229,6 +247,26 @@ def test_a_progress_callback_that_fails_takes_the_child_with_it(filled, tmp_path
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+def test_the_child_dies_with_its_parent(filled, tmp_path):
+    job = jobs.check("train", filled.job(**SMALL | {"epochs": 1000, "patience": 1000}))
+    (tmp_path / "job.json").write_bytes(msgspec.json.encode(job))
+    code = (
+        "import os, subprocess, sys\n"
+        f"argv = [sys.executable, '-m', 'edged.retrain', 'train', {str(tmp_path)!r}, '--parent', str(os.getpid())]\n"
+        "child = subprocess.Popen(argv)\nprint(child.pid, flush=True)\nchild.wait()"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    child = psutil.Process(int(parent.stdout.readline()))
+    while not (tmp_path / "progress.json").exists():
+        assert child.is_running()
+        SystemClock().sleep(0.05)
+    parent.kill()
+    parent.communicate()
+    with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is dead enough: reaping it is not ours
+        while child.status() != psutil.STATUS_ZOMBIE:
+            SystemClock().sleep(0.05)
+
+
 def fake(monkeypatch, tmp_path, code):
     """A stand-in for the child's program."""
     code = code.format(pid=tmp_path / "pid", job=tmp_path / "t") if "{" in code else code
@@ -277,6 +315,7 @@ def test_a_killed_training_child_goes_on_where_it_was(filled, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_mobilenet_learns_from_scratch_and_passes_the_gate(site, tmp_path):
     site.fill(150)
     made = jobs.run("train", site.job(arch={"name": "mobilenet-0.25", "input_px": 64}), tmp_path / "train")
