@@ -5,6 +5,7 @@
     acl.py         who may publish and subscribe what; pure
     session.py     one client's memory: subscriptions, what is on its way, what waits
     hub.py         routing, retained messages, wills, expiry; no sockets
+    codec.py       bytes to packets
     connection.py  one socket: frames, packets, keepalive
     server.py      listening, TLS, the sweep; in a thread for tests, in a process by `python -m edged.broker`
     identity.py    the site's CA and certificates

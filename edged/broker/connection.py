@@ -31,6 +31,7 @@ from mqtt5 import (
     UnsubscribePacket,
 )
 
+from edged.broker.codec import NotMqtt, decode, packet_size
 from edged.broker.hub import Denied
 from edged.broker.session import Session
 from edged.wire.topics import is_level
@@ -100,7 +101,7 @@ class Connection(asyncio.Protocol):
                 packet = self._next_packet()
                 if packet is not None:
                     self._handle(packet)
-        except (ValueError, IndexError) as e:  # the codec's two words for "this is no MQTT 5"
+        except NotMqtt as e:
             if self._session is None and "protocol version" in str(e):
                 self._transport.write(OLD_PROTOCOL)
             self._fail(DisconnectReasonCode.MALFORMED_PACKET, str(e))
@@ -160,7 +161,7 @@ class Connection(asyncio.Protocol):
             self._needed = size
             return None
         with memoryview(self._gathered) as whole, whole[:size] as view:
-            packet, _ = mqtt5.read(view)
+            packet = decode(view)
         del self._gathered[:size]
         self._needed = 2
         self._heard = self._hub.clock.monotonic()
@@ -265,18 +266,6 @@ class Connection(asyncio.Protocol):
         who = self._session.client_id if self._session else self._transport.get_extra_info("peername")
         log.info("%s is disconnected: %s", who, why)
         self.end(reason)
-
-
-def packet_size(data: bytearray) -> int | None:
-    """Bytes of the packet that begins here, header included; None if that cannot be told yet. Raises ValueError."""
-    length = 0
-    for i in range(1, 5):
-        if i >= len(data):
-            return None
-        length |= (data[i] & 0x7F) << 7 * (i - 1)
-        if not data[i] & 0x80:
-            return 1 + i + length
-    raise ValueError("a remaining length of more than four bytes")
 
 
 def common_name(certificate: dict[str, tuple[tuple[tuple[str, str], ...], ...]]) -> str | None:

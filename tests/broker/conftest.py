@@ -27,6 +27,7 @@ class RawClient:
 
     def __init__(self, port: int, client_id: str = "raw", **connect) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), 10)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
         if client_id:
             self.send(mqtt5.ConnectPacket(client_id, **connect))
