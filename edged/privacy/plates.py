@@ -4,9 +4,9 @@ At six sizes (plates of 60 to 320 pixels width) every window of 48x12 pixels tha
 whole length is described by 15 numbers: edges within, above, below, left and right of it, how evenly they are spread,
 brightness against the surroundings. A network of 15-12-1 units (plate_weights.py) scores them.
 
-Guarantees: nothing but speed and simplicity; it reads no characters. Does not guarantee recall: held out by film it hid
-about six plates of seven on a public dashcam set, at a few per cent of the picture hidden without need. Text on shop
-fronts and vehicles looks like a plate to it. A trained detector replaces it later.
+Guarantees: nothing but simplicity; it reads no characters. Does not guarantee recall: on a public dashcam set, held out
+by film (weights fitted without the film that was asked about), it hid 84 of 100 plates and 3.4 % of the picture without
+need, by night 6 %. Text on shop fronts and vehicles looks like a plate to it. A properly trained one replaces it later.
 """
 
 from __future__ import annotations
