@@ -31,6 +31,7 @@ class Finding:
     word: str
     text: str
     section: str
+    counts_cameras: bool = False  # its text says itself how many are online
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def judge(now: Now, names: Mapping[str, str] | None = None) -> Verdict:
         found = [_calm(now)]
     first, level = found[0], max((f.level for f in found), key=("good", "busy", "warn", "bad").index)
     online = f"{now.online} of {count(now.cameras, 'camera')} online"
-    text = first.text if first.section == "cameras" else f"{online}; {first.text}"
+    text = first.text if first.counts_cameras else f"{online}; {first.text}"
     return Verdict(level, first.word, f"{sentence_case(text)}.", tuple(found[1:]))
 
 
@@ -76,9 +77,9 @@ def _cameras(now: Now, names: Mapping[str, str]) -> Finding | None:
     since = duration(round(now.at - max(seen for _, seen in now.offline)))
     verb = "has" if len(now.offline) == 1 else "have"
     if now.online == 0:
-        return Finding(0, "bad", "Blind", f"no camera is online; the last was heard of {since} ago", "cameras")
+        return Finding(0, "bad", "Blind", f"no camera is online; the last was heard of {since} ago", "cameras", True)
     text = f"{now.online} of {count(now.cameras, 'camera')} online; {who} {verb} been away for {since}"
-    return Finding(5, "warn", "Partly blind", text, "cameras")
+    return Finding(5, "warn", "Partly blind", text, "cameras", True)
 
 
 def _rollout(now: Now) -> Finding | None:

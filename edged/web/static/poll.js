@@ -5,7 +5,7 @@
 let behind = 0; // the server's clock minus ours, ms
 let failed = 0;
 
-async function fresh(response) {
+function fresh(response) {
   const date = Date.parse(response.headers.get("Date") || "");
   if (!Number.isNaN(date)) behind = date - Date.now();
   failed = 0;
@@ -41,10 +41,11 @@ async function poll(element) {
       const headers = element.dataset.etag ? { "If-None-Match": element.dataset.etag } : {};
       const response = await fetch(element.dataset.poll, { headers, cache: "no-store" });
       if (!response.ok && response.status !== 304) throw new Error(String(response.status));
-      await fresh(response);
+      const html = await response.text(); // of a 304 too: a body left unread counts as an aborted request
+      fresh(response);
       if (response.status === 200) {
         element.dataset.etag = response.headers.get("ETag");
-        await swap(element, await response.text());
+        await swap(element, html);
       }
     }
   } catch {

@@ -1,0 +1,118 @@
+"""Labels from the page: one row each, taken back one by one, by the browser that made them."""
+
+import pytest
+
+from edged.storage import labels, samples
+
+BY_SCRIPT = {"X-Fragment": "1"}
+
+
+@pytest.fixture
+def asked(past, plain, clock):
+    """Two frames wait for labels; the cameras' guess is always a class of the task."""
+    past.meet("north")
+    for _ in range(2):
+        past.frame("north", plain, model="a1" * 32)
+        clock.sleep(30)
+
+
+@pytest.fixture
+def post(client, token, asked):
+    """Send a form of the label section; the fragment that comes back."""
+    form = {"csrf_token": token(client)}
+    return lambda path, **fields: client.post(path, data=form | fields, headers=BY_SCRIPT)
+
+
+def sample_in(text):
+    import re
+
+    found = re.search(r'name="sample" value="([^"]+)"', text)
+    return found[1] if found else None
+
+
+def effective(store):
+    return {s.id: class_ for s, class_ in labels.effective(store)}
+
+
+def test_an_answer_is_a_row_and_the_next_question_comes_back(client, post, store):
+    first = sample_in(client.get("/").text)
+    answer = post("/label", sample=first, **{"class": "vehicle"})
+    assert effective(store) == {first: "vehicle"}
+    (row,) = labels.of(store, first)
+    assert (row.source, row.author) == ("human", "page")
+    assert sample_in(answer.text) not in (None, first)
+    assert "1 label so far, 3 waiting" in answer.text.replace("\u202f", "")
+
+
+def test_undo_takes_back_one_answer_after_the_other_and_asks_again(client, post, store):
+    first = sample_in(client.get("/").text)
+    second = sample_in(post("/label", sample=first, **{"class": "vehicle"}).text)
+    post("/label", sample=second, **{"class": "person"})
+    assert sample_in(post("/label/undo").text) == second
+    assert effective(store) == {first: "vehicle"}
+    assert sample_in(post("/label/undo").text) == first
+    assert effective(store) == {}
+    assert post("/label/undo").status_code == 200  # nothing left to take back
+    assert len(labels.of(store, first)) == 1  # the row is still there, marked as undone
+
+
+def test_a_bad_crop_leaves_the_queue_and_every_training_set(client, post, store):
+    first = sample_in(client.get("/").text)
+    post("/label", sample=first, **{"class": ""})
+    assert effective(store) == {}
+    assert first not in {s.id for s in samples.unlabelled(store)}
+
+
+def test_what_was_skipped_is_not_asked_again_until_undone(client, post, store):
+    seen = []
+    text = client.get("/").text
+    while (sample := sample_in(text)) is not None:
+        assert sample not in seen
+        seen.append(sample)
+        text = post("/label/skip", sample=sample).text
+    assert len(seen) == 4
+    assert "Nothing waits for a label" in text
+    assert sample_in(post("/label/undo").text) == seen[-1]
+    assert labels.count(store) == 0
+
+
+@pytest.mark.parametrize("class_", ["dragon", "VEHICLE", "vehicle "])
+def test_a_class_that_is_not_of_the_task_is_refused(client, post, store, class_):
+    assert post("/label", sample=sample_in(client.get("/").text), **{"class": class_}).status_code == 400
+    assert effective(store) == {}
+
+
+def test_a_label_without_class_or_for_nothing_is_refused(client, post, store):
+    assert post("/label", sample=sample_in(client.get("/").text)).status_code == 400
+    assert post("/label", sample="north:nothing:0", **{"class": "vehicle"}).status_code == 404
+    assert post("/label/skip", sample="north:nothing:0").status_code == 404
+    assert effective(store) == {}
+
+
+def test_one_browser_cannot_take_back_what_another_said(app, client, post, token, store):
+    first = sample_in(client.get("/").text)
+    post("/label", sample=first, **{"class": "vehicle"})
+    other = app.test_client()
+    assert other.post("/label/undo", data={"csrf_token": token(other)}, headers=BY_SCRIPT).status_code == 200
+    assert effective(store) == {first: "vehicle"}
+
+
+def test_a_hundred_answers_fit_into_the_cookie(client, token, past, plain, store, clock):
+    past.meet("north")
+    for _ in range(50):
+        past.frame("north", plain)
+        clock.sleep(30)
+    form = {"csrf_token": token(client)}
+    text = client.get("/").text
+    for _ in range(100):
+        answer = client.post("/label/skip", data=form | {"sample": sample_in(text)}, headers=BY_SCRIPT)
+        text = answer.text
+        assert len(answer.headers["Set-Cookie"]) < 4000
+        assert sample_in(text)
+
+
+def test_it_works_without_the_script(client, token, asked, store):
+    form = {"csrf_token": token(client), "sample": sample_in(client.get("/").text), "class": "nothing"}
+    answer = client.post("/label", data=form)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/#label")
+    assert labels.count(store) == 1
