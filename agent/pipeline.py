@@ -1,6 +1,6 @@
 """From a picture to labelled regions, in the textbook's stages, each timed.
 
-    acquire    the picture in memory: source, JPEG decoding, cutting the regions (224x224, at most four)
+    acquire    the picture in memory: source and JPEG decoding (processor time), cutting the regions (224x224, four)
     to_float   uint8 BGR -> float32 RGB at the model's side
     marshal    one contiguous NCHW tensor
     infer      the network

@@ -31,7 +31,7 @@ from agent.slots import Slots
 from agent.spool import Spool
 from agent.updater import Limits, Updater
 from edged import __version__, durable
-from edged.clock import Clock, stopwatch
+from edged.clock import Clock, cpu_seconds
 from edged.engine import runtimes
 from edged.errors import Corrupt, EdgedError, Refused, Unavailable
 from edged.wire import messages, topics
@@ -170,7 +170,7 @@ class Agent:
     def _take_picture(self, now: float) -> bool:
         if self.ended or not self.switches.capture or (self.options.patient and self.spool.half_full()):
             return False
-        began = stopwatch()
+        began = cpu_seconds()  # not the stopwatch: a source sleeps until its next picture is due, and that is no work
         try:
             shot = next(self._source)
         except StopIteration:
@@ -196,7 +196,7 @@ class Agent:
         show = self.options.preview is not None and now - self._preview_at >= self.options.preview_every_s
         model = self.active if self.switches.enabled else None
         run = model.run if model else _unlabelled
-        result = run(image, boxes, now, acquire_ms=1000 * (stopwatch() - began), overlay=show)
+        result = run(image, boxes, now, acquire_ms=1000 * (cpu_seconds() - began), overlay=show)
         jpeg = shot.jpeg
         if jpeg is None or len(jpeg) > MAX_FRAME_BYTES:
             jpeg = pipeline.encode(image)

@@ -45,7 +45,7 @@ def run() -> dict[str, Any]:
             stages = {s.name: round((s.ended or s.started) - s.started, 1) for s in cycles.stages(store, cycle.id)}
             made = {}
             for c in candidates.all(store, cycle.id):
-                report = json.loads(reports.of(store, c.id)[-1].body)
+                report = json.loads(reports.of(store, c.id)[0].body)
                 made[c.name] = {
                     "bytes": c.size, "holdout": report["n"], "accuracy": round(report["accuracy"]["accuracy"], 4),
                     "fps_device": report["fps_device"], "fps_here": report["fps_here"],

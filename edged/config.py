@@ -29,38 +29,38 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True):
     """A table of the file: frozen, and no key that is not declared here."""
 
 
-class Server(Section):
+class Server(Section, frozen=True):
     site: Name
     id: Name = "edge-1"
     data_dir: str = "/var/lib/edged"
 
 
-class MqttTls(Section):
+class MqttTls(Section, frozen=True):
     ca: str = ""  # default: <data_dir>/keys/ca.pem
     cert: str = ""
     key_file: str = ""
 
 
-class Mqtt(Section):
+class Mqtt(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 8883
     stats_interval_s: Positive = 60
     tls: MqttTls = MqttTls()
 
 
-class Web(Section):
+class Web(Section, frozen=True):
     listen: str = "127.0.0.1:8480"
     threads: Annotated[int, Meta(ge=2, le=64)] = 8
 
 
-class Storage(Section):
+class Storage(Section, frozen=True):
     max_bytes: int | str = "40GB"
     max_age_days: Positive = 30
     min_free: int | str = "500MB"
     key_file: str = ""  # default: <data_dir>/keys/storage.key, or systemd's credential "storage-key"
 
 
-class Privacy(Section):
+class Privacy(Section, frozen=True):
     faces: bool = True
     plates: bool = True
     margin: Annotated[float, Meta(ge=0, le=2)] = 0.25
@@ -69,30 +69,30 @@ class Privacy(Section):
     runtime: Literal["auto", "openvino", "onnxruntime"] = "auto"
 
 
-class Mask(Section):
+class Mask(Section, frozen=True):
     name: str
     polygon: tuple[tuple[Ratio, Ratio], ...]  # corners as shares of width and height
 
 
-class Camera(Section):
+class Camera(Section, frozen=True):
     id: Name
     name: str = ""
     hardware: Name = "generic"
     mask: tuple[Mask, ...] = ()
 
 
-class Task(Section):
+class Task(Section, frozen=True):
     classes: Annotated[tuple[str, ...], Meta(min_length=2, max_length=9)]
     name: Name = "task"
     holdout: Annotated[float, Meta(ge=0.05, le=0.5)] = 0.2
     block_s: Positive = 900  # frames within one block of camera time never part over train and hold-out
 
 
-class Label(Section):
+class Label(Section, frozen=True):
     queue_size: Annotated[int, Meta(ge=1, le=10_000)] = 200
 
 
-class Train(Section):
+class Train(Section, frozen=True):
     new_labels: Annotated[int, Meta(ge=1)] = 300  # a cycle starts by itself after this many new human labels
     architecture: str = "mobilenet-0.25"
     input_px: Annotated[int, Meta(ge=28, le=224)] = 96
@@ -102,15 +102,15 @@ class Train(Section):
     seed: Count = 1
 
 
-class Compress(Section):
+class Compress(Section, frozen=True):
     methods: tuple[Literal["none", "int8"], ...] = ("int8", "none")
 
 
-class Device(Section):
+class Device(Section, frozen=True):
     id: str = "atom-x5-e3940"
 
 
-class Gate(Section):
+class Gate(Section, frozen=True):
     max_loss: Annotated[float, Meta(ge=0, le=0.2)] = 0.02
     max_class_loss: Annotated[float, Meta(ge=0, le=1)] = 0.05
     min_holdout: Count = 50
@@ -119,24 +119,24 @@ class Gate(Section):
     max_size: int | str = "6MB"
 
 
-class Retest(Section):
+class Retest(Section, frozen=True):
     device: Device = Device()
     gate: Gate = Gate()
 
 
-class Rollout(Section):
+class Rollout(Section, frozen=True):
     canary: Annotated[int, Meta(ge=1)] = 1
     wait_s: Annotated[float, Meta(ge=0)] = 3600
     timeout_s: Positive = 900
     rate_bytes_per_s: int | str = "30MB"
 
 
-class SyncRule(Section):
+class SyncRule(Section, frozen=True):
     kind: Literal["metrics", "labels", "scrubbed_crops", "models"]
     allow: bool
 
 
-class Sync(Section):
+class Sync(Section, frozen=True):
     endpoint: str = ""
     bucket: str = ""
     region: str = "us-east-1"
@@ -150,7 +150,7 @@ class Sync(Section):
         return {str(r.kind): r.allow for r in self.rule}
 
 
-class Config(Section):
+class Config(Section, frozen=True):
     server: Server
     task: Task
     mqtt: Mqtt = Mqtt()

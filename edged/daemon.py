@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import threading
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from edged.improve import Loop, Rules
 from edged.ingest import Scrubber, Workers
 from edged.privacy.pool import ScrubChild
 from edged.privacy.scrub import ScrubOptions
-from edged.publish import deliver, fleet, rollout, trust
+from edged.publish import deliver, fleet, release, rollout, trust
 from edged.retrain.gate import GateLimits
 from edged.storage import cameras, counters, models, objects, retention
 from edged.storage.store import Store
@@ -68,7 +68,7 @@ class Box:
         self._presence = fleet.Presence()
         self._pacer = deliver.Pacer(rules.rate_bytes_per_s, clock)
         self._recent = deliver.Recent()
-        self._chunks: deque[Iterator[tuple[str, bytes]]] = deque()
+        self._wants: OrderedDict[str, Iterator[tuple[str, bytes]]] = OrderedDict()  # a camera's newest question only
         self._published: dict[str, bytes] = {}
         self._connects = 0
         self._next_tick = self._next_stats = self._next_retention = 0.0
@@ -142,44 +142,41 @@ class Box:
             self.answer(camera, receipt)
 
     def _state(self, camera: str, leaf: str, message: Message) -> None:
-        cameras.seen(self._store, camera, self._clock.now())
         cameras.set_online(self._store, camera, message.payload == b"online")
 
     def _info(self, camera: str, leaf: str, message: Message) -> None:
-        cameras.seen(self._store, camera, self._clock.now())
         cameras.set_info(self._store, camera, messages.decode(message.payload, messages.CameraInfo))
 
     def _stats(self, camera: str, leaf: str, message: Message) -> None:
-        cameras.seen(self._store, camera, self._clock.now())
         cameras.set_stats(self._store, camera, messages.decode(message.payload, messages.CameraStats))
 
     def _reported(self, camera: str, leaf: str, message: Message) -> None:
         reported = messages.decode(message.payload, Reported)
-        cameras.seen(self._store, camera, self._clock.now())
         cameras.set_reported(self._store, camera, reported)
         if ignored := fleet.record(self._store, camera, reported, self._clock.now()):
             log.debug("%s: %s", camera, ignored)
 
     def _want(self, camera: str, leaf: str, message: Message) -> None:
         want = messages.decode(message.payload, Want)
-        self._chunks.append(deliver.answer(want, models.model_path(self._store, want.sha256)))
+        self._wants[camera] = deliver.answer(want, models.model_path(self._store, want.sha256))
 
     # what happens by itself
 
     def _send_chunks(self) -> None:
-        """As many chunks as the pace allows now; the rest wait for the next step."""
-        while self._chunks and self._pacer.ready():
-            item = next(self._chunks[0], None)
+        """As many chunks as the pace allows now, cameras in turn; the rest wait for the next step."""
+        while self._wants and self._pacer.ready():
+            camera, chunks = self._wants.popitem(last=False)
+            item = next(chunks, None)
             if item is None:
-                self._chunks.popleft()
                 continue
+            self._wants[camera] = chunks
             sha256, data = item
             if not self._recent.first(sha256, self._clock.monotonic()):
                 continue
             try:
                 self._link.publish(topics.model(self._rules.site, f"chunk/{sha256}"), data)
             except Unavailable:
-                self._chunks.clear()  # cameras ask again for what they lack
+                self._wants.clear()  # cameras ask again for what they lack
                 return
             self._pacer.spent(len(data))
             counters.bump(self._store, "bytes:chunks_out", len(data))
@@ -227,12 +224,15 @@ class Box:
 
     def _roll_out(self, now: float) -> None:
         """Take the steps that are due; then every camera's retained `model/desired` says what the rows say."""
-        for sentence in fleet.advance(self._store, self._presence, self._rules.rollout, now):
+        said = fleet.advance(self._store, self._presence, self._rules.rollout, now)
+        for sentence in said:
             log.info("%s", sentence)
+        if said:
+            release.withdraw(self._store, self._repo)
         for camera, desired in fleet.standing(self._store).items():
             payload = messages.encode(desired) if desired is not None else b""
             key = f"desired {camera}"
-            if self._published.get(key, b"") != payload:
+            if self._published.get(key) != payload:
                 self._link.publish(topics.cam(self._rules.site, camera, "model/desired"), payload, retain=True)
                 self._published[key] = payload
 
@@ -279,9 +279,9 @@ def run(config: Config) -> None:
         signal.signal(number, lambda *_: stop.set())
     with ExitStack() as stack:
         store = stack.enter_context(site.open_store(config, key=True))
-        swept = objects.recover(store)
-        log.info("store open at %s (%s)", store.data_dir, swept)
+        log.info("store open at %s (%s)", store.data_dir, objects.recover(store))
         repo = site.open_repository(config, clock)
+        release.withdraw(store, repo)
         will = Will(topics.server(config.server.site, config.server.id, "state"), b"offline")
         link = site.connect(config, will)
         stack.callback(link.close)

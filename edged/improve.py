@@ -140,7 +140,8 @@ class Loop:
         return {"snapshot": snapshots.add(self.store, body), **counts, "told": told}
 
     def _train(self, cycle: int, split: Outcome) -> Outcome:
-        last = self._champion()
+        champion = self._champion()
+        last = candidates.get(self.store, champion.candidate) if champion and champion.candidate else None
         arch = {"name": self.rules.architecture, "input_px": self.rules.input_px}
         start = ""
         if last is not None and last.recipe.get("arch") == arch:
@@ -177,7 +178,7 @@ class Loop:
         return {"made": made, "told": ", ".join(f"{m['name']} {size_text(m['size'])}" for m in made)}
 
     def _retest(self, cycle: int, split: Outcome, made: Outcome) -> Outcome:
-        champion = releases.latest(self.store)
+        champion = self._champion()
         tested = []
         for m in made["made"]:
             job = {
@@ -196,7 +197,7 @@ class Loop:
         """A verdict row for every candidate; the smallest that passed is chosen."""
         passed, told = [], []
         for m in made["made"]:
-            row = reports.of(self.store, m["candidate"])[-1]
+            row = reports.of(self.store, m["candidate"])[0]
             verdict = gate.judge(msgspec.json.decode(row.body, type=Report), self.rules.limits)
             if verdicts.of(self.store, m["candidate"]) is None:
                 verdicts.add(self.store, m["candidate"], row.id, verdict.passed, verdict.reasons)
@@ -208,7 +209,7 @@ class Loop:
 
     def _release(self, judged: Outcome) -> Outcome:
         candidate = candidates.get(self.store, judged["chosen"])
-        report = msgspec.json.decode(reports.of(self.store, candidate.id)[-1].body, type=Report)
+        report = msgspec.json.decode(reports.of(self.store, candidate.id)[0].body, type=Report)
         description = release.Description(
             name=self.rules.name, classes=self.rules.classes, px=int(candidate.recipe["arch"]["input_px"]),
             known_answer=report.known_answer, hardware=self.rules.hardware,
@@ -218,10 +219,9 @@ class Loop:
 
     # what the stages share
 
-    def _champion(self) -> candidates.Candidate | None:
-        """The candidate that the newest release came from."""
-        last = releases.latest(self.store)
-        return candidates.get(self.store, last.candidate) if last and last.candidate else None
+    def _champion(self) -> releases.ReleaseRow | None:
+        """The newest release that was not halted: what the cameras run, or are about to."""
+        return next((r for r in reversed(releases.all(self.store)) if r.state != "halted"), None)
 
     def _job(self, split: Mapping[str, Any]) -> Outcome:
         return {

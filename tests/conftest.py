@@ -11,7 +11,11 @@ NEVER_SKIPPED_IN_CI = {"mosquitto", "browser"}
 def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
-    if report.skipped and os.environ.get("CI") == "true" and NEVER_SKIPPED_IN_CI & {m.name for m in item.iter_markers()}:
+    if (
+        report.skipped
+        and os.environ.get("CI") == "true"
+        and NEVER_SKIPPED_IN_CI & {m.name for m in item.iter_markers()}
+    ):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, which CI does not allow: {report.longrepr}"
 

@@ -7,6 +7,7 @@ the child's own code) and training (`learn` below has the signature of `jobs.run
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,7 +34,7 @@ from edged.privacy.scrub import Scrubbed, vouch
 from edged.privacy.talk import Request
 from edged.publish import trust
 from edged.retrain.report import Number, Report, share
-from edged.storage import models, samples, snapshots
+from edged.storage import labels, models, samples, snapshots
 from edged.storage.seal import read_key
 from edged.storage.store import Store
 from edged.wire.link import Will
@@ -210,7 +211,8 @@ class SimulatedSite:
     def open_camera(self, camera: str, source: Iterator[Shot]) -> None:
         link = self.broker.link(camera, agents.will(SITE, camera))
         options = agents.Options(
-            probation=Probation(frames=3, seconds=3.0), resend_after_s=5.0, runtime="onnxruntime", truth=self.folder / f"truth-{camera}.csv",
+            probation=Probation(frames=3, seconds=3.0), resend_after_s=5.0, runtime="onnxruntime",
+            truth=self.folder / f"truth-{camera}.csv",
         )  # fmt: skip
         self.agents[camera] = agents.Agent(
             link, source, site=SITE, camera=camera, state_dir=self.folder / "cameras" / camera, clock=self.clock,
@@ -226,6 +228,15 @@ class SimulatedSite:
                         break
             self.box.step(0)
             self.clock.sleep(seconds)
+
+    def label_all(self) -> None:
+        """What a person would do: say what the replay's truth says, for everything that has no label."""
+        for camera in self.agents:
+            rows = csv.reader((self.folder / f"truth-{camera}.csv").read_text().splitlines())
+            truth = {f"{camera}:{frame}:{index}": class_ for frame, index, class_ in rows}
+            known = [s.id for s in samples.unlabelled(self.store, camera, 1000) if s.id in truth]
+            labels.add_many(self.store, [(s, truth[s]) for s in known], "human", "ann")
+        self.clock.sleep(1.0)
 
     def until(self, done: Any, turns: int = 200) -> None:
         for _ in range(turns):

@@ -57,8 +57,8 @@ def test_sizes_are_read_as_people_write_them(text, size):
 
 
 def test_a_file_that_is_not_there_or_not_toml_is_said_with_its_path(tmp_path):
-    with pytest.raises(Misconfigured, match="absent.toml"):
+    with pytest.raises(Misconfigured, match=r"absent\.toml"):
         config.load(tmp_path / "absent.toml")
     (tmp_path / "bad.toml").write_text("[server\n")
-    with pytest.raises(Misconfigured, match=r"bad.toml is not valid TOML"):
+    with pytest.raises(Misconfigured, match=r"bad\.toml is not valid TOML"):
         config.load(tmp_path / "bad.toml")

@@ -1,7 +1,5 @@
 """The three walks on a simulated site: real parts, one clock, no sockets."""
 
-import csv
-
 import pytest
 
 from edged.errors import Corrupt, Refused, Unavailable
@@ -13,7 +11,6 @@ from edged.storage import (
     counters,
     cycles,
     frames,
-    labels,
     releases,
     requests,
     samples,
@@ -35,15 +32,6 @@ def site(tmp_path):
     made.close()
 
 
-def label_all(site, *, wrong=()):
-    """What a person would do: import the truth that the replay wrote down."""
-    for camera in site.agents:
-        rows = csv.reader((site.folder / f"truth-{camera}.csv").read_text().splitlines())
-        truth = {f"{camera}:{frame}:{index}": class_ for frame, index, class_ in rows}
-        known = [s.id for s in samples.unlabelled(site.store, camera, 1000) if s.id in truth]
-        labels.add_many(site.store, [(s, truth[s]) for s in known], "human", "ann")
-
-
 def test_what_the_cameras_saw_is_on_disk_scrubbed_sealed_and_forgotten_by_them(site):
     site.until(lambda: frames.count(site.store) == 120)
     site.turn(3)
@@ -56,7 +44,7 @@ def test_what_the_cameras_saw_is_on_disk_scrubbed_sealed_and_forgotten_by_them(s
 
 def test_a_loop_from_labels_to_a_release_on_every_camera(site):
     site.until(lambda: frames.count(site.store) == 120)
-    label_all(site)
+    site.label_all()
     assert site.loop.why() == "120 new human labels"
     assert site.loop.run_once("120 new human labels") == "released"
     release = releases.latest(site.store)
@@ -69,7 +57,7 @@ def test_a_loop_from_labels_to_a_release_on_every_camera(site):
 def test_after_the_switch_the_cameras_answer_with_the_new_model(tmp_path):
     site = SimulatedSite(tmp_path / "site", {"gate": shots(200, DAY, 1)})
     site.until(lambda: frames.count(site.store) >= 80)
-    label_all(site)
+    site.label_all()
     site.loop.run_once("labels")
     release = releases.latest(site.store)
     site.until(lambda: any(s.model == release.sha256 for s in samples.recent(site.store, "gate", 10)))
@@ -81,7 +69,7 @@ def test_after_the_switch_the_cameras_answer_with_the_new_model(tmp_path):
 
 def test_a_candidate_that_the_gate_refuses_is_shown_and_never_reaches_a_camera(site):
     site.until(lambda: frames.count(site.store) == 120)
-    label_all(site)
+    site.label_all()
     site.learn.threshold = 0.0  # calls everything light
     assert site.loop.run_once("labels") == "refused"
     (candidate,) = candidates.all(site.store)
@@ -137,7 +125,7 @@ def test_the_broker_restarted_without_memory_loses_no_frame_and_no_model(site):
     site.turn(3)
     site.broker.start()
     site.until(lambda: frames.count(site.store) == 120, turns=400)
-    label_all(site)
+    site.label_all()
     site.loop.run_once("labels")
     site.broker.stop()
     site.broker.start()
@@ -147,7 +135,7 @@ def test_the_broker_restarted_without_memory_loses_no_frame_and_no_model(site):
 @pytest.mark.parametrize("stage", ["train", "trial"])
 def test_a_killed_child_is_started_again_and_the_cycle_ends_well(site, stage):
     site.until(lambda: frames.count(site.store) == 120)
-    label_all(site)
+    site.label_all()
     site.learn.fail[stage] = [Unavailable("the child was killed by SIGKILL", code="child_killed")]
     assert site.loop.run_once("labels") == "released"
     assert site.learn.ran.count(stage) == 2
@@ -156,7 +144,7 @@ def test_a_killed_child_is_started_again_and_the_cycle_ends_well(site, stage):
 @pytest.mark.parametrize("stage", ["train", "trial"])
 def test_the_daemon_killed_in_a_cycle_goes_on_where_it_was(site, stage):
     site.until(lambda: frames.count(site.store) == 120)
-    label_all(site)
+    site.label_all()
     site.learn.fail[stage] = [KeyboardInterrupt()]
     with pytest.raises(KeyboardInterrupt):
         site.loop.run_once("labels")
@@ -171,7 +159,7 @@ def test_the_daemon_killed_in_a_cycle_goes_on_where_it_was(site, stage):
 
 def test_a_request_of_the_page_starts_one_cycle(site):
     site.until(lambda: frames.count(site.store) == 120)
-    label_all(site)
+    site.label_all()
     requests.add(site.store, "cycle", {}, "ann")
     assert site.loop.why() == "asked for by ann"
     assert requests.pending(site.store) == []
@@ -209,7 +197,7 @@ def test_rubbish_on_the_wire_is_counted_and_dropped(site):
 
 def test_two_rounds_in_a_row(site):
     site.until(lambda: frames.count(site.store) == 120)
-    label_all(site)
+    site.label_all()
     site.loop.run_once("labels")
     site.until(lambda: releases.latest(site.store).state == "complete")
     site.learn.threshold = 110.0

@@ -18,14 +18,16 @@ class NotMqtt(Refused):
     code = "malformed"
 
 
-def packet_size(data: bytearray) -> int | None:
-    """Bytes of the packet that begins here, header included; None if that cannot be told yet. Raises NotMqtt."""
+def packet_size(data: bytearray, at: int, end: int) -> int | None:
+    """Bytes of the packet that begins at `at`, header included; None if that cannot be told yet from what is before
+    `end`. Raises NotMqtt."""
     length = 0
     for i in range(1, 5):
-        if i >= len(data):
+        if at + i >= end:
             return None
-        length |= (data[i] & 0x7F) << 7 * (i - 1)
-        if not data[i] & 0x80:
+        byte = data[at + i]
+        length |= (byte & 0x7F) << 7 * (i - 1)
+        if not byte & 0x80:
             return 1 + i + length
     raise NotMqtt("a remaining length of more than four bytes")
 

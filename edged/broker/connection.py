@@ -45,20 +45,22 @@ CONNECT_BYTES = 64 * 1024  # largest CONNECT
 RECEIVE_MAXIMUM = 64  # announced; each message is acknowledged as soon as it is read
 OWED_BYTES = 8 * 1024 * 1024  # answers a client may leave unread before it is thrown out
 LIVELY_BYTES = 1024  # a piece of a large packet counts as a sign of life only if it is at least this long
+IDLE_BYTES = 16 * 1024  # buffer of a connection over which nothing large comes
 GOODBYE_S = 5.0
 OLD_PROTOCOL = (
     b"\x20\x02\x00\x01"  # MQTT 3.1.1's CONNACK "unacceptable protocol version", which an old client understands
 )
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """An `Outlet` of its session while it is connected."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._hub = broker.hub
         self._transport: asyncio.Transport
-        self._gathered = bytearray()
+        self._buffer = bytearray(IDLE_BYTES)
+        self._filled = 0  # bytes of the buffer that hold something
         self._needed = 2  # bytes that must be there before it is worth looking
         self._session: Session | None = None
         self._identity: str | None = None  # of the certificate; None without TLS
@@ -90,21 +92,27 @@ class Connection(asyncio.Protocol):
             self._hub.lost(session, self, graceful=self._graceful)
         self._ending = True
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return memoryview(self._buffer)[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._ending:
             return
-        self._gathered += data
-        if len(data) >= LIVELY_BYTES:
+        self._filled += nbytes
+        if nbytes >= LIVELY_BYTES:
             self._heard = self._hub.clock.monotonic()
+        taken = 0
         try:
-            while len(self._gathered) >= self._needed and not self._ending:
-                packet = self._next_packet()
+            while self._filled - taken >= self._needed and not self._ending:
+                packet, size = self._next_packet(taken)
+                taken += size
                 if packet is not None:
                     self._handle(packet)
         except NotMqtt as e:
             if self._session is None and "protocol version" in str(e):
                 self._transport.write(OLD_PROTOCOL)
             self._fail(DisconnectReasonCode.MALFORMED_PACKET, str(e))
+        self._make_room(taken)
 
     def eof_received(self) -> bool:
         return False
@@ -132,12 +140,13 @@ class Connection(asyncio.Protocol):
         if self._session is not None:
             self._transport.write(DisconnectPacket(reason_code=reason).write())
         self._ending = True
-        self._gathered.clear()
         self._deadline = self._hub.clock.monotonic() + GOODBYE_S
         self._transport.close()
 
     def check(self, now: float) -> None:
-        """Once a second: is the client late?"""
+        """Once a second: is the client late? And does it need its large buffer?"""
+        if not self._filled and len(self._buffer) > IDLE_BYTES:
+            self._buffer = bytearray(IDLE_BYTES)
         if self._deadline is not None and now >= self._deadline:
             self._transport.abort()
         elif self._keepalive_s and now - self._heard > 1.5 * self._keepalive_s and not self._ending:
@@ -148,24 +157,37 @@ class Connection(asyncio.Protocol):
 
     # Packets
 
-    def _next_packet(self) -> mqtt5.Packet | None:
-        """Take one whole packet off the bytes gathered; None, and `_needed` set, if it is not all there yet."""
-        size = packet_size(self._gathered)
+    def _next_packet(self, at: int) -> tuple[mqtt5.Packet | None, int]:
+        """The packet that begins at `at` and its size; (None, 0), and `_needed` set, if it is not all there yet."""
+        size = packet_size(self._buffer, at, self._filled)
         if size is None:
-            self._needed = len(self._gathered) + 1
-            return None
+            self._needed = self._filled - at + 1
+            return None, 0
         if size > (CONNECT_BYTES if self._session is None else self._hub.limits.packet_bytes):
             self._fail(DisconnectReasonCode.PACKET_TOO_LARGE, f"a packet of {size} bytes")
-            return None
-        if len(self._gathered) < size:
+            return None, 0
+        if self._filled - at < size:
             self._needed = size
-            return None
-        with memoryview(self._gathered) as whole, whole[:size] as view:
+            return None, 0
+        with memoryview(self._buffer) as whole, whole[at : at + size] as view:
             packet = decode(view)
-        del self._gathered[:size]
         self._needed = 2
         self._heard = self._hub.clock.monotonic()
-        return packet
+        return packet, size
+
+    def _make_room(self, taken: int) -> None:
+        """Move what is left to the front, into a larger buffer if the next packet needs one.
+
+        It grows with what has come, so that announcing a large packet costs us nothing. The old buffer cannot be
+        resized: asyncio still looks at it.
+        """
+        left = self._buffer[taken : self._filled] if taken < self._filled else b""
+        if self._needed > len(self._buffer):
+            self._buffer = bytearray(min(self._needed + IDLE_BYTES, max(4 * self._filled, 8 * IDLE_BYTES)))
+        elif not taken and self._filled < len(self._buffer):
+            return
+        self._buffer[: len(left)] = left
+        self._filled = len(left)
 
     def _handle(self, packet: mqtt5.Packet) -> None:
         if self._session is None:

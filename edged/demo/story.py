@@ -262,7 +262,8 @@ class Story:
         """(Re)start a camera's program on a source; its spool, slots and identity stay."""
         command = sites.agent_command(self.site, "demo", "127.0.0.1", self.config.mqtt.port, camera)
         fps = 1.0 if camera in self.plan.companions else self.plan.fps
-        command += ["--source", source, "--fps", str(fps), "--truth", str(self.site / f"truth-{camera}.csv")]
+        # A small spool, so that what is watched is what is seen now: a replay waits while the box is busy.
+        command += ["--spool-frames", "16", "--source", source, "--fps", str(fps), "--truth", str(self.site / f"truth-{camera}.csv")]
         self.processes.start(f"camera-{camera}", command)
         self.sources[camera] = source
 
