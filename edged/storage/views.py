@@ -26,6 +26,7 @@ SERIES_POINTS = 24
 SHOWN_RELEASES = 5
 SHOWN_CYCLES = 5
 SHOWN_MODELS = 12
+MOST_WAITING = 1000  # nobody reads on
 
 
 @dataclass(frozen=True)
@@ -312,10 +313,12 @@ def step_for(span: float) -> float:
 
 
 def progress(store: Store) -> tuple[int, int]:
-    """(human labels so far, samples that wait for one and still have a picture)."""
+    """(human labels so far, samples with a picture that wait for one: counted up to MOST_WAITING)."""
     waiting = store.value(
-        "select count(*) from sample s where s.object is not null and not exists"
+        "select count(*) from (select 1 from sample s where s.object is not null and not exists"
         " (select 1 from label l where l.sample = s.id and l.source = 'human' and l.undone is null)"
+        " order by s.received desc limit ?)",
+        (MOST_WAITING,),
     )
     return labels.count(store), int(waiting)
 

@@ -23,7 +23,7 @@ from edged.errors import EdgedError, Refused, Unavailable
 from edged.storage import cycles, frames, requests, samples, views
 from edged.storage.store import Store
 from edged.web import plot, words
-from edged.web.questions import Questions
+from edged.web.questions import Questions, Queues
 from edged.web.verdict import judge
 
 CSP = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; frame-src 'none'; object-src 'none'"
@@ -64,6 +64,11 @@ def create_app(
     app.jinja_env.globals.update(words=words, site=site, iso=iso, name_of=lambda camera: names.get(camera, camera))
     app.jinja_env.filters.update(percent=words.percent, size=words.size, duration=words.duration, points=words.points)
     CSRFProtect(app)
+    queues = Queues(store)
+
+    def ask() -> Questions:
+        return Questions(store, queues, session, classes)
+
     _guard(app, frozenset(h.strip("[]").lower() for h in hosts))
 
     def facts(section: str) -> dict[str, Any]:
@@ -90,7 +95,7 @@ def create_app(
         given: dict[str, Any] = {}
         for section in SECTIONS:
             given |= facts(section)
-        return render_template("page.html", **given, question=Questions(store, session, classes).next())
+        return render_template("page.html", **given, question=ask().next())
 
     for section in SECTIONS:
         app.add_url_rule(f"/{section}", section, show(section), methods=["GET"])
@@ -98,7 +103,7 @@ def create_app(
     def asked(sample: str = "") -> ResponseReturnValue:
         """The next question: as a fragment for the script, by way of the page without it."""
         if request.headers.get("X-Fragment") == "1":
-            return render_template("_label.html", question=Questions(store, session, classes).next(sample))
+            return render_template("_label.html", question=ask().next(sample))
         return redirect(url_for("index", _anchor="label"), 303)
 
     @app.get("/label")
@@ -110,17 +115,17 @@ def create_app(
         class_ = request.form.get("class")
         if class_ is None or (class_ and class_ not in classes):
             abort(400, "A label is one of the task's classes, or empty for a bad crop.")
-        Questions(store, session, classes).answer(request.form.get("sample", ""), class_, AUTHOR)
+        ask().answer(request.form.get("sample", ""), class_, AUTHOR)
         return asked()
 
     @app.post("/label/skip")
     def label_skip() -> ResponseReturnValue:
-        Questions(store, session, classes).skip(request.form.get("sample", ""))
+        ask().skip(request.form.get("sample", ""))
         return asked()
 
     @app.post("/label/undo")
     def label_undo() -> ResponseReturnValue:
-        return asked(Questions(store, session, classes).undo(AUTHOR))
+        return asked(ask().undo(AUTHOR))
 
     @app.post("/request/cycle")
     def request_cycle() -> ResponseReturnValue:
@@ -187,7 +192,8 @@ def _conditional(html: str) -> Response:
     response = make_response(html)
     response.set_etag(hashlib.sha256(_AGES.sub(rb"\1", html.encode())).hexdigest()[:24])
     response.headers["Cache-Control"] = "no-cache, private"
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
 
 
 def _jpeg(data: bytes | None) -> Response:

@@ -18,7 +18,9 @@ from edged.storage.store import Store
 
 KEYS = 9  # classes that have a number key
 REMEMBERED = 60  # acts; a cookie holds 4 KB
-LOOKED_THROUGH = REMEMBERED + 1  # of the queue, so that what was skipped cannot hide what was not
+LOOKED_THROUGH = REMEMBERED + 60  # of the queue, so that what was skipped cannot hide what was not
+REFRESH_S = 60.0
+BROWSERS = 16  # whose queues are kept
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,36 @@ class Question:
     classes: tuple[str, ...]
     labelled: int
     waiting: int
+    many: bool  # `waiting` was not counted to its end
     undoable: bool
+
+
+class Queues:
+    """The queues that were made lately, by the seed of the browser: making one reads thousands of rows, a person takes a
+    second for each answer. One per process; a queue is made anew after REFRESH_S or when it is used up.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._made: dict[int, tuple[float, list[Sample]]] = {}
+
+    def of(self, seed: int, *, anew: bool = False) -> list[Sample]:
+        at, queue = self._made.pop(seed, (0.0, []))
+        now = self._store.clock.monotonic()
+        if anew or not queue or now - at > REFRESH_S:
+            at, queue = now, labels.queue(self._store, LOOKED_THROUGH, seed)
+        self._made[seed] = (at, queue)
+        while len(self._made) > BROWSERS:
+            self._made.pop(next(iter(self._made)), None)
+        return queue
 
 
 class Questions:
     """The labelling of one browser. `session`: "seed" and "acts" (label ids, or the mark of a skipped sample)."""
 
-    def __init__(self, store: Store, session: MutableMapping[str, Any], classes: Sequence[str]) -> None:
+    def __init__(self, store: Store, queues: Queues, session: MutableMapping[str, Any], classes: Sequence[str]) -> None:
         self._store = store
+        self._queues = queues
         self._session = session
         self._classes = tuple(classes)
 
@@ -47,7 +71,7 @@ class Questions:
         sample = samples.get(self._store, wanted) if wanted else self._first(frozenset(map(str, acts)))
         labelled, waiting = views.progress(self._store)
         guess = sample.predicted if sample and sample.predicted in self._classes else ""
-        return Question(sample, guess, self._classes, labelled, waiting, bool(acts))
+        return Question(sample, guess, self._classes, labelled, waiting, waiting >= views.MOST_WAITING, bool(acts))
 
     def answer(self, sample: str, class_: str, author: str) -> None:
         """`class_` "" = cannot say / bad crop. Raises Refused("not_found")."""
@@ -66,16 +90,25 @@ class Questions:
         self._session["acts"] = acts
         if isinstance(last, int):
             return labels.undo(self._store, last, author)
-        return next((s.id for s in self._queue() if _mark(s.id) == last), "")
+        return next((s.id for s in self._queues.of(self._seed()) if _mark(s.id) == last), "")
 
     def _first(self, skipped: frozenset[str]) -> Sample | None:
-        return next((s for s in self._queue() if _mark(s.id) not in skipped), None)
+        """The first of the queue that nobody has labelled since it was made; a fresh queue when there is none."""
+        for anew in (False, True):
+            for s in self._queues.of(self._seed(), anew=anew):
+                if _mark(s.id) not in skipped and self._open(s.id):
+                    return s
+        return None
 
-    def _queue(self) -> list[Sample]:
+    def _open(self, sample: str) -> bool:
+        human = any(label.source == "human" and label.undone is None for label in labels.of(self._store, sample))
+        return not human and samples.get(self._store, sample).object is not None
+
+    def _seed(self) -> int:
         seed = self._session.get("seed")
         if seed is None:
             seed = self._session["seed"] = secrets.randbelow(1 << 30)
-        return labels.queue(self._store, LOOKED_THROUGH, seed)
+        return int(seed)
 
     def _remember(self, act: int | str) -> None:
         self._session["acts"] = [*self._session.get("acts", []), act][-REMEMBERED:]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import signal
+import socket
 from types import FrameType
 from typing import Any
 
@@ -32,13 +33,15 @@ def serve(app: Flask, listen: str, threads: int = 8) -> None:
 def bound(app: Flask, listen: str, threads: int = 8) -> Any:
     """A waitress server that is bound and not yet running (port 0 = any: see its `effective_port`)."""
     host, port = loopback(listen)
-    try:
-        return create_server(
-            app, host=host, port=port, threads=threads, ident=None, max_request_body_size=64 * 1024,
-            clear_untrusted_proxy_headers=True,
-        )  # fmt: skip
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:  # not by waitress, which leaks its socket when the port is taken
+        listening = socket.create_server((host, port), family=family)
     except OSError as e:
         raise Unavailable(f"the page cannot listen on {listen}: {e.strerror}", code="port_taken") from e
+    return create_server(
+        app, sockets=[listening], threads=threads, ident=None, max_request_body_size=64 * 1024,
+        clear_untrusted_proxy_headers=True,
+    )  # fmt: skip
 
 
 def loopback(listen: str) -> tuple[str, int]:

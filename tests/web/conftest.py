@@ -281,10 +281,11 @@ def serving():
         return f"http://127.0.0.1:{server.effective_port}"
 
     yield start
-    for server, thread in servers:  # sockets belong to the loop's thread: it closes them itself
+    for server, thread in servers:
+        server.task_dispatcher.shutdown()  # first the workers, which still write
+        # then the sockets, by the loop's own thread
         server.trigger.pull_trigger(lambda closing=server: wasyncore.close_all(closing._map, ignore_all=True))
         thread.join(10)
-        server.task_dispatcher.shutdown()
 
 
 @pytest.fixture

@@ -116,3 +116,27 @@ def test_it_works_without_the_script(client, token, asked, store):
     answer = client.post("/label", data=form)
     assert (answer.status_code, answer.headers["Location"]) == (303, "/#label")
     assert labels.count(store) == 1
+
+
+def test_what_another_browser_labelled_is_not_asked_again(app, client, post, token, store):
+    other = app.test_client()
+    theirs = token(other)
+    mine, answered = sample_in(client.get("/").text), set()
+    text = other.get("/").text
+    while (sample := sample_in(text)) is not None and len(answered) < 3:
+        answered.add(sample)
+        text = other.post(
+            "/label", data={"csrf_token": theirs, "sample": sample, "class": "person"}, headers=BY_SCRIPT
+        ).text
+    left = {s.id for s in samples.unlabelled(store)}
+    assert len(left) == 1
+    assert sample_in(client.get("/label", headers=BY_SCRIPT).text) in left
+    assert mine
+
+
+def test_a_sample_that_came_after_the_queue_was_made_is_asked_when_the_rest_is_done(client, post, past, plain):
+    for _ in range(4):
+        post("/label", sample=sample_in(client.get("/").text), **{"class": "person"})
+    assert sample_in(client.get("/").text) is None
+    past.frame("north", plain)
+    assert sample_in(client.get("/label", headers=BY_SCRIPT).text) is not None
