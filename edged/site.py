@@ -36,6 +36,7 @@ class NewSite:
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1")  # names in the broker's certificate
     task: str = "task"
     block_s: float = 900
+    holdout: float = 0.2
     mqtt_port: int = 8883
     web_listen: str = "127.0.0.1:8480"
     extra: str = ""  # TOML text appended as it is
@@ -82,6 +83,7 @@ data_dir = "{data_dir}"
 [task]
 name = "{new.task}"
 classes = [{_quoted(new.classes)}]
+holdout = {new.holdout:g}  # share of the blocks of time that are only ever tested on
 block_s = {new.block_s:g}  # pictures of one camera within so many seconds never part over training and hold-out
 
 [mqtt]

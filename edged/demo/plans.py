@@ -53,7 +53,7 @@ def street(site: Path, small: bool) -> Plan:
         classes=("nothing", "person", "person-backpack", "vehicle"),
         first=Act(sources, "day"), drift=Act(phase="night"), after=Act(), old=Act(phase="day"),
         drifted=frozenset(both), kept=frozenset(both), drift_text="night falls",
-        first_samples=300 if small else 560, first_labels=260 if small else 480,
+        first_samples=360 if small else 600, first_labels=320 if small else 540,
         watch_samples=60 if small else 160, drift_samples=200 if small else 400, drift_labels=150 if small else 300,
         fps=1.5, block_s=100, epochs=8 if small else 14,
     )  # fmt: skip

@@ -113,7 +113,7 @@ class Story:
             raise Misconfigured(f"port {web_port} is taken", hint="end what listens there, or `edged demo --port 0`")
         new = sites.NewSite(
             site="demo", classes=self.plan.classes, cameras=(*self.cameras(), *self.plan.companions),
-            task="demo", block_s=self.plan.block_s, mqtt_port=mqtt_port, web_listen=f"127.0.0.1:{web_port}", extra=settings(self.plan),
+            task="demo", block_s=self.plan.block_s, holdout=0.25, mqtt_port=mqtt_port, web_listen=f"127.0.0.1:{web_port}", extra=settings(self.plan),
         )  # fmt: skip
         self.config_path = sites.create(self.site, new, self.clock)
         self.config = load(self.config_path)
