@@ -70,7 +70,7 @@ def chart(series: Series, names: Mapping[str, str], width: int, height: int) -> 
     """None when there is nothing to draw. The scale starts at the decade below the worst point and ends at 100 %."""
     if not series.cameras:
         return None
-    left, right, top, bottom = 44.0, width - 14.0, 26.0, height - 28.0
+    left, right, top, bottom = 50.0, width - 14.0, 26.0, height - 28.0
     worst = min(p.share for line in series.cameras.values() for p in line)
     floor = min(0.8, math.floor(worst * 10 - 1e-9) / 10) if worst > 0 else 0.0
     span = series.end - series.start
