@@ -84,7 +84,7 @@ class Session:
             if packet_id in self.inflight:
                 parcel, retain = self.inflight[packet_id]
                 self.outlet.send(parcel.packet(now, 1, retain, packet_id, True))
-        while not self.again and self.waiting and self.outlet is not None and self.outlet.ready():
+        while self.waiting and self.outlet is not None and self.outlet.ready():
             parcel, qos, retain = self.waiting[0]
             if qos and len(self.inflight) >= self.receive_max:
                 break

@@ -55,6 +55,13 @@ def test_a_filter_covers_itself_and_what_is_narrower(topic_filter):
     assert covers(topic_filter + "/#", topic_filter) or topic_filter.endswith("#")
 
 
+def test_a_wildcard_does_not_reach_the_brokers_own_topics():
+    trie = TopicTrie()
+    for topic_filter in ("#", "+/b", "$x/#", "$x/+"):
+        trie.add(topic_filter, topic_filter, None)
+    assert sorted(key for key, _ in trie.match("$x/b")) == ["$x/#", "$x/+"]
+
+
 def test_only_well_formed_filters_are_valid():
     assert all(valid_filter(f) for f in ("a", "a/b", "+", "#", "a/+/#", "/", "+/+", "$SYS/#"))
     assert not any(valid_filter(f) for f in ("", "a#", "#/a", "a/b+", "a\0", "/".join("a" * 65)))

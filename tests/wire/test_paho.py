@@ -98,6 +98,22 @@ def test_the_link_survives_whatever_the_broker_says(actor, link, rubbish):
     assert message.payload == b"still alive"
 
 
+def test_the_network_thread_outlives_a_bug(actor, link, monkeypatch):
+    actor.accept()
+    assert link.wait_connected(WAIT)
+
+    def broken(_timeout):
+        monkeypatch.undo()
+        raise RuntimeError("a bug in paho")
+
+    monkeypatch.setattr(link._client, "loop", broken)
+    actor.say(mqtt5.PingRespPacket())  # wakes the loop
+    actor.accept()
+    actor.say(mqtt5.PublishPacket("t", b"still alive"))
+    assert link.receive(WAIT).payload == b"still alive"
+    assert link.counts() == {"failures": 1}
+
+
 def test_a_refused_publish_and_a_refused_subscription_are_counted(actor, link):
     actor.accept()
     assert link.wait_connected(WAIT)
