@@ -95,10 +95,14 @@ class Label(Section, frozen=True):
 class Train(Section, frozen=True):
     new_labels: Annotated[int, Meta(ge=1)] = 300  # a cycle starts by itself after this many new human labels
     architecture: str = "mobilenet-0.25"
-    input_px: Annotated[int, Meta(ge=28, le=224)] = 64  # docs/decisions/0006: as good as 96 on two car parks, in half the time
+    input_px: Annotated[int, Meta(ge=28, le=224)] = (
+        64  # docs/decisions/0006: as good as 96 on two car parks, in half the time
+    )
     epochs: Annotated[int, Meta(ge=1, le=1000)] = 14
     max_minutes: Positive = 120
-    threads: Annotated[int, Meta(ge=1, le=64)] = 1  # two were five times slower than one while the box is busy (measured)
+    threads: Annotated[int, Meta(ge=1, le=64)] = (
+        1  # two were five times slower than one while the box is busy (measured)
+    )
     seed: Count = 1
 
 

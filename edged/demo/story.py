@@ -107,13 +107,14 @@ class Story:
     def open(self) -> None:
         """Make the site, start its processes, wait until they answer."""
         self.tell.step(f"edged demo: {self.plan.title}")
-        clear(self.site)
         mqtt_port, web_port = free_port(), self.options.port or free_port()
         if self.options.port and not can_listen(web_port):
             raise Misconfigured(f"port {web_port} is taken", hint="end what listens there, or `edged demo --port 0`")
+        clear(self.site)
         new = sites.NewSite(
             site="demo", classes=self.plan.classes, cameras=(*self.cameras(), *self.plan.companions),
-            task="demo", block_s=self.plan.block_s, holdout=0.25, mqtt_port=mqtt_port, web_listen=f"127.0.0.1:{web_port}", extra=settings(self.plan),
+            task="demo", block_s=self.plan.block_s, holdout=0.25, mqtt_port=mqtt_port,
+            web_listen=f"127.0.0.1:{web_port}", extra=settings(self.plan),
         )  # fmt: skip
         self.config_path = sites.create(self.site, new, self.clock)
         self.config = load(self.config_path)
@@ -263,7 +264,8 @@ class Story:
         command = sites.agent_command(self.site, "demo", "127.0.0.1", self.config.mqtt.port, camera)
         fps = 1.0 if camera in self.plan.companions else self.plan.fps
         # A small spool, so that what is watched is what is seen now: a replay waits while the box is busy.
-        command += ["--spool-frames", "16", "--source", source, "--fps", str(fps), "--truth", str(self.site / f"truth-{camera}.csv")]
+        command += ["--spool-frames", "16", "--source", source, "--fps", str(fps)]
+        command += ["--truth", str(self.site / f"truth-{camera}.csv")]
         self.processes.start(f"camera-{camera}", command)
         self.sources[camera] = source
 
