@@ -38,6 +38,7 @@ def shots(place: str, options: Options) -> Iterator[Shot]:
     phase: Phase = "night" if options.text("phase", "day", ("day", "night")) == "night" else "day"
     control = options.text("phase-file")
     step = options.number("step", STEP_S, 0.01, 3600)
+    stride = options.whole("stride", 1)
     how = options.text("regions", "boxes", ("boxes", "motion"))
     start = options.text("start")
     try:
@@ -45,10 +46,12 @@ def shots(place: str, options: Options) -> Iterator[Shot]:
     except ValueError as e:
         raise Misconfigured(f"scene: start={start!r} is no date like 2026-03-02") from e
     ts = (first if first.tzinfo else first.replace(tzinfo=UTC)).timestamp()
-    return _play(Scene(place, seed), ts, step, phase, Path(control) if control else None, how)
+    return _play(Scene(place, seed), ts, step, phase, Path(control) if control else None, how, max(1, stride))
 
 
-def _play(scene: Scene, ts: float, step: float, phase: Phase, control: Path | None, how: str) -> Iterator[Shot]:
+def _play(
+    scene: Scene, ts: float, step: float, phase: Phase, control: Path | None, how: str, stride: int
+) -> Iterator[Shot]:
     motion = Motion()
     index = 0
     while True:
@@ -61,7 +64,7 @@ def _play(scene: Scene, ts: float, step: float, phase: Phase, control: Path | No
         else:
             pairs = jittered(picture, np.random.default_rng([scene.seed, 5, index]))
         yield Shot(picture.image, ts, tuple(box for box, _ in pairs), tuple(truth for _, truth in pairs))
-        index += 1
+        index += stride
 
 
 def jittered(picture: Picture, rng: np.random.Generator) -> list[tuple[Box, str]]:

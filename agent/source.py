@@ -1,6 +1,6 @@
 """Where a camera's pictures come from, behind one word: `open_source("scene:north?phase=day", ...)`.
 
-    scene:PLACE?seed=&phase=day|night&phase-file=&start=&step=&regions=boxes|motion   the generated street
+    scene:PLACE?seed=&phase=day|night&phase-file=&start=&step=&stride=&regions=boxes|motion   the generated street
     folder:DIR?loop=&kind=frame|roi&truth=folder       pictures, by name
     file:CLIP?loop=                                    a video file
     v4l2:/dev/video0    rtsp://...                     a camera

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -90,32 +91,48 @@ def cycle_run(context: Context, author: str) -> None:
 )
 @click.option("--model", "architecture", required=True, help="e.g. mobilenet-0.25, lenet-5")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="folder for the model and its facts")
-@click.option("--px", default=96, show_default=True, help="side of the network's input")
+@click.option("--px", default=0, help="side of the network's input; 0 = 32 for LeNets, 64 otherwise")
 @click.option("--epochs", default=14, show_default=True)
 @click.option("--seed", default=1, show_default=True)
+@click.option("--threads", default=0, help="0 = one per core")
 @click.option("--minutes", default=120.0, show_default=True)
 @verb
 def train(
-    context: Context, data: Path, architecture: str, out: Path, px: int, epochs: int, seed: int, minutes: float
-) -> None:
+    context: Context, data: Path, architecture: str, out: Path, px: int, epochs: int, seed: int, threads: int,
+    minutes: float,
+) -> None:  # fmt: skip
     """Train a model on a folder of pictures, here or on a bigger machine."""
+    import os
+
+    from edged import durable
     from edged.clock import SystemClock
-    from edged.retrain import jobs
+    from edged.retrain import folder, jobs
 
     if not data.is_dir():
         raise Misconfigured(f"there is no folder {data}", exit_code=4)
-    out.mkdir(parents=True, exist_ok=True)
+    classes = list(folder.classes(data))
     job = {
-        "folder": str(data.resolve()), "out": str(out.resolve()),
-        "arch": {"name": architecture, "input_px": px}, "epochs": epochs, "seed": seed,
+        "folder": str(data.resolve()), "data_dir": str(out.resolve()), "classes": classes,
+        "arch": {"name": architecture, "input_px": px or (32 if architecture.startswith("lenet") else 64)},
+        "epochs": epochs, "seed": seed, "threads": threads or os.cpu_count() or 1,
     }  # fmt: skip
+    jobs.check("train", job)
+    out.mkdir(parents=True, exist_ok=True)
     bar = click.progressbar(length=1000, label=f"training {architecture}", file=sys.stderr, hidden=context.as_json)
     with bar:
         result = jobs.run(
             "train", job, out / "job", max_minutes=minutes, clock=SystemClock(),
             progress=lambda p: bar.update(int(p.fraction * 1000) - bar.pos),
         )  # fmt: skip
-    context.out(result, f"{out}: accuracy {result['tune_accuracy']:.1%} on the part kept for tuning")
+    for sha256, suffix in ((result["sha256"], ".onnx"), (result["weights_sha256"], ".safetensors")):
+        durable.write(out / f"model{suffix}", (out / "models" / f"{sha256}{suffix}").read_bytes())
+    facts = {**result, "classes": classes, "arch": job["arch"], "seed": seed}
+    durable.write(out / "facts.json", json.dumps(facts, indent=2, sort_keys=True).encode())
+    context.out(
+        facts,
+        f"{out / 'model.onnx'}: {result['size'] / 1000:.0f} kB, accuracy {result['tune_accuracy']:.1%} of"
+        f" {result['tune_samples']} pictures kept for tuning (the last fifth of each class by name)",
+    )
 
 
 @main.group()

@@ -47,7 +47,7 @@ class Plan:
 def street(site: Path, small: bool) -> Plan:
     """The project's own street, day and night, on two cameras; nothing else is needed on disk."""
     both = ("north", "south")
-    sources = {c: f"scene:{c}?seed={i}&phase-file={site / PHASE_FILE}" for i, c in enumerate(both, 1)}
+    sources = {c: f"scene:{c}?seed={i}&stride=5&phase-file={site / PHASE_FILE}" for i, c in enumerate(both, 1)}
     return Plan(
         title="a street by day, then by night (pictures made by the project's own generator)",
         classes=("nothing", "person", "person-backpack", "vehicle"),
@@ -55,7 +55,7 @@ def street(site: Path, small: bool) -> Plan:
         drifted=frozenset(both), kept=frozenset(both), drift_text="night falls",
         first_samples=360 if small else 600, first_labels=320 if small else 540,
         watch_samples=60 if small else 160, drift_samples=200 if small else 400, drift_labels=150 if small else 300,
-        fps=1.5, block_s=100, epochs=8 if small else 14,
+        fps=1.5, block_s=160, epochs=8 if small else 16,
     )  # fmt: skip
 
 

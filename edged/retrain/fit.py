@@ -136,6 +136,9 @@ def to_input(pixels: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float()
 
 
+FILL = 128.0  # what privacy/picture.py paints
+
+
 def augment(pixels: Tensor, dice: torch.Generator, job: TrainJob, strength: float) -> Tensor:
     """uint8 [n, px, px, 3] -> float32 NCHW 0..255, changed at random; `strength` 0..1 scales everything.
 
@@ -158,7 +161,22 @@ def augment(pixels: Tensor, dice: torch.Generator, job: TrainJob, strength: floa
     gain, offset = (torch.rand(2, n, 1, 1, 1, generator=dice) * 2 - 1) * light
     mean = images.mean((1, 2, 3), keepdim=True)
     changed: Tensor = ((images - mean) * (1 + gain) + mean + offset * 128).clamp(0, 255)
-    return changed
+    return patched(changed, dice, job.fill)
+
+
+def patched(images: Tensor, dice: torch.Generator, share: float) -> Tensor:
+    """A share of the images gets one rectangle of the scrubber's grey, a tenth to a third of the side, anywhere.
+
+    What is trained on was scrubbed, what the camera classifies was not: without this a network learns that a grey
+    patch means a person (cutout, DeVries & Taylor 2017, in the colour of the fill).
+    """
+    n, px = images.shape[0], images.shape[2]
+    size = (torch.rand(2, n, 1, generator=dice) * (1 / 3 - 0.1) + 0.1) * px
+    start = torch.rand(2, n, 1, generator=dice) * (px - size)
+    along = torch.arange(px)
+    rows, columns = ((along >= start[i]) & (along < start[i] + size[i]) for i in (0, 1))
+    chosen = torch.rand(n, 1, 1, generator=dice) < share
+    return torch.where((rows[:, :, None] & columns[:, None, :] & chosen)[:, None], FILL, images)
 
 
 def _standard_error(accuracy: float, n: int) -> float:

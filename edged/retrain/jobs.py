@@ -49,8 +49,9 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every stage is told: where the store is, which snapshot, and how much machine it may use."""
 
     data_dir: str
-    key_file: str
-    snapshot: str
+    key_file: str = ""
+    snapshot: str = ""
+    folder: str = ""  # train only: plain pictures instead of a snapshot (folder.py); data_dir is then where models go
     threads: Annotated[int, Meta(ge=1, le=64)] = 1  # more than one pays for large networks on an idle box only
     max_minutes: Annotated[float, Meta(gt=0)] = 120
 
@@ -76,6 +77,7 @@ class TrainJob(Job, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mirror: Unit = 0.5  # augmentation: share of crops mirrored left to right
     shift: Unit = 0.08  # augmentation: share of a side
     light: Unit = 0.3  # augmentation: contrast and brightness
+    fill: Unit = 0.5  # augmentation that never fades: share of crops with a patch of the scrubber's grey; decision 0007
     fade: Annotated[float, Meta(ge=0, le=4)] = 1.5  # augmentation is gone after 1 / fade of the epochs; 0: it stays
     patience: Annotated[int, Meta(ge=1)] = 10  # epochs without a better tune split before it stops
     epoch_least: Annotated[int, Meta(ge=1)] = 1000  # crops drawn per epoch (again and again when there are fewer)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from edged.clock import SystemClock
 from edged.errors import Refused
+from edged.retrain.folder import Folder
 from edged.retrain.jobs import Job
 from edged.retrain.pictures import Crop
 from edged.storage import models, samples, seal, snapshots
@@ -65,7 +66,11 @@ class Source:
 
 
 @contextmanager
-def open_source(job: Job) -> Iterator[Source]:
+def open_source(job: Job) -> Iterator[Source | Folder]:
+    """The site's store, or a plain folder."""
+    if job.folder:
+        yield Folder(Path(job.folder), Path(job.data_dir), getattr(job, "classes", ()))
+        return
     key = seal.read_key(Path(job.key_file))
     with Store.open(Path(job.data_dir), clock=SystemClock(), site_key=key, readonly=True) as store:
         yield Source(store, job.snapshot)

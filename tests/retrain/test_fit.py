@@ -174,7 +174,24 @@ def test_augmentation_stays_in_range_and_fades_to_nothing(pics):
     dice = torch.Generator().manual_seed(1)
     changed = fit.augment(pixels, dice, job(light=1.0, shift=0.2), 1.0)
     assert (changed.min(), changed.max()) == (0, 255)
-    assert torch.equal(fit.augment(pixels, dice, job(), 0.0), fit.to_input(pixels))
+    assert torch.equal(fit.augment(pixels, dice, job(fill=0.0), 0.0), fit.to_input(pixels))
+
+
+def test_a_share_of_the_crops_gets_one_grey_patch_that_never_fades():
+    pixels = torch.zeros(400, 64, 64, 3, dtype=torch.uint8)
+    changed = fit.augment(pixels, torch.Generator().manual_seed(1), job(fill=0.5), 0.0)
+    grey = (changed == fit.FILL).all(1).flatten(1).sum(1)
+    assert 160 < int((grey > 0).sum()) < 240
+    sides = grey[grey > 0] / 64**2
+    assert 0.005 < sides.min()
+    assert sides.max() < 0.13
+    assert set(changed.unique().tolist()) == {0.0, 128.0}
+
+
+def test_the_patch_has_the_colour_that_the_scrubber_paints():
+    from edged.privacy.picture import GREY
+
+    assert fit.FILL == GREY
 
 
 @pytest.mark.parametrize(
