@@ -278,6 +278,7 @@ def run(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with ExitStack() as stack:
+        stack.enter_context(site.only_daemon(config.data_dir))
         store = stack.enter_context(site.open_store(config, key=True))
         log.info("store open at %s (%s)", store.data_dir, objects.recover(store))
         repo = site.open_repository(config, clock)

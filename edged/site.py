@@ -6,16 +6,18 @@ key stays secret once it is carried to a camera: hand over `keys/cam-<id>.*` by 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edged.clock import Clock, SystemClock
 from edged.config import Config, size
-from edged.errors import Misconfigured
+from edged.errors import Misconfigured, Unavailable
 from edged.storage import seal
 from edged.storage.store import Store
 from edged.wire.link import Endpoint, Link, Tls, Will
@@ -113,6 +115,26 @@ def open_store(config: Config, *, readonly: bool = False, key: bool = False) -> 
         config.data_dir, clock=SystemClock(), site_key=seal.read_key(key_file(config)) if key else None,
         readonly=readonly, min_free=size(config.storage.min_free),
     )  # fmt: skip
+
+
+@contextmanager
+def only_daemon(data_dir: Path) -> Iterator[None]:
+    """Hold the site's lock; raises Unavailable when another daemon does."""
+    with (data_dir / "daemon.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise Unavailable(f"another daemon runs on {data_dir}", hint="stop it first") from e
+        yield
+
+
+def daemon_runs(data_dir: Path) -> bool:
+    """Whether a daemon holds the site's lock now."""
+    try:
+        with only_daemon(data_dir):
+            return False
+    except Unavailable:
+        return True
 
 
 def open_repository(config: Config, clock: Clock) -> Repository:

@@ -8,7 +8,7 @@ import sys
 import click
 
 from edged.cli.main import Context, main, verb
-from edged.errors import EXIT_FOUND_BAD
+from edged.errors import EXIT_FOUND_BAD, EXIT_UNREACHABLE
 
 
 @main.command()
@@ -16,19 +16,27 @@ from edged.errors import EXIT_FOUND_BAD
 def status(context: Context) -> None:
     """One sentence and the facts behind it. Exit 5 when the daemon is away."""
     from edged.clock import SystemClock, iso
+    from edged.site import daemon_runs
     from edged.storage import views
-
-    clock = SystemClock()
-    with context.store(readonly=True) as store:
-        now = views.now(store, clock.now())
-        cameras = views.cameras(store, clock.now())
-    lines = [f"{c.id:20} {'online' if c.online else 'offline':8} model {c.release or '-'}" for c in cameras]
     from edged.web.verdict import sentence
 
-    text = sentence(now)
-    context.out(
-        {"verdict": text, "cameras": [c.id for c in cameras], "at": iso(clock.now())}, "\n".join([text, *lines])
-    )
+    at = SystemClock().now()
+    with context.store(readonly=True) as store:
+        verdict, cameras = sentence(views.now(store, at)), views.cameras(store, at)
+    alive = daemon_runs(context.config().data_dir)
+    if not alive:
+        verdict = f"The daemon does not run. Last known: {verdict}"
+    lines = [
+        f"{c.id:20} {'online' if c.online else 'offline':8} release {c.release or '-'}, last seen {iso(c.last_seen)}"
+        for c in cameras
+    ]
+    facts = [
+        {"id": c.id, "online": c.online, "release": c.release, "last_seen": iso(c.last_seen), "fps": c.fps}
+        for c in cameras
+    ]
+    context.out({"verdict": verdict, "daemon": alive, "cameras": facts, "at": iso(at)}, "\n".join([verdict, *lines]))
+    if not alive:
+        sys.exit(EXIT_UNREACHABLE)
 
 
 @main.command()

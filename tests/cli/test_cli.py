@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from edged.site import only_daemon
+
 
 def edged(*args, cwd=None):
     return subprocess.run(
@@ -62,18 +64,25 @@ def test_a_wrong_argument_exits_2():
     assert edged("rnu").returncode == 2
 
 
-def test_status_and_model_ls_answer_on_an_empty_site(site):
-    for verb in (
-        ["status"],
-        ["model", "ls"],
-        ["camera", "list"],
-        ["label", "queue"],
-        ["db", "check"],
-        ["sync", "preview"],
-    ):
-        done = edged("--json", "-c", site / "config.toml", *verb)
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["schema_version"] == 1
+def test_status_says_that_the_daemon_is_away_and_exits_5(site):
+    done = edged("--json", "-c", site / "config.toml", "status")
+    assert done.returncode == 5
+    assert json.loads(done.stdout)["daemon"] is False
+
+
+def test_two_daemons_never_run_on_one_site(site):
+    with only_daemon(site):
+        second = edged("-c", site / "config.toml", "run")
+        assert edged("-c", site / "config.toml", "status").returncode == 0
+    assert second.returncode == 75
+    assert "another daemon runs" in second.stderr
+
+
+@pytest.mark.parametrize("verb", ["model ls", "camera list", "label queue", "db check", "sync preview", "config show"])
+def test_verbs_that_look_answer_on_an_empty_site(site, verb):
+    done = edged("--json", "-c", site / "config.toml", *verb.split())
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["schema_version"] == 1
 
 
 def test_labels_of_an_unknown_sample_or_class_are_refused_whole(site, tmp_path):
