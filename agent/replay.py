@@ -105,10 +105,10 @@ def cnrpark(where: Path, options: Options, tally: Tally, clock: Clock) -> Iterat
 
 
 def pklot(where: Path, options: Options, tally: Tally) -> Iterator[Shot]:
-    """PKLot's pictures of one sequence (all if not given); each is shown once for every four of its marked spaces, a
+    """PKLot's pictures of some sequences ("0,2"; all if not given); each is shown once for every four of its marked spaces, a
     second apart, with the upright boxes around them."""
     chosen = options.text("sequence")
-    folders = [where / f"sequence{chosen}"] if chosen else sorted(where.glob("sequence*"))
+    folders = [where / f"sequence{n}" for n in chosen.split(",")] if chosen else sorted(where.glob("sequence*"))
     pictures = sorted(p for f in folders for p in (f / "frames").glob("*") if p.suffix.lower() in SUFFIXES)
     if not pictures:
         raise Misconfigured(f"{where} is not PKLot: no sequence{chosen or '*'}/frames with pictures")
