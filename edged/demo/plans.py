@@ -39,7 +39,8 @@ class Plan:
 
     title: str
     classes: tuple[str, ...]
-    first: Act  # the first model is learned and watched
+    first: Act  # the first model is learned
+    before: Act  # and watched on pictures that it has not learned from
     samples: int  # collected before the first labels
     labels: int
     watch: int
@@ -54,7 +55,7 @@ class Plan:
 
     def cameras(self) -> list[str]:
         """Those whose truth is known."""
-        acts = (self.first, self.old, *(a for r in self.rounds for a in (r.drift, r.after)))
+        acts = (self.first, self.before, self.old, *(a for r in self.rounds for a in (r.drift, r.after)))
         return sorted({camera for act in acts for camera in act.sources})
 
 
@@ -70,7 +71,7 @@ def street(site: Path, small: bool) -> Plan:
     return Plan(
         title="a street by day, then by night (pictures made by the project's own generator)",
         classes=("nothing", "person", "person-backpack", "vehicle"),
-        first=Act(sources, "day"), samples=360 if small else 600, labels=320 if small else 540,
+        first=Act(sources, "day"), before=Act(), samples=360 if small else 600, labels=320 if small else 540,
         watch=80 if small else 200, kept=both, rounds=(night,), old=Act(phase="day"),
         fps=1.5, block_s=160, epochs=8 if small else 16, input_px=96,
     )  # fmt: skip
@@ -90,7 +91,7 @@ def car_park(data: Path, clip: Path | None, small: bool) -> Plan:
 
     b = Round(
         "camera b joins and sees the car park from elsewhere", "on camera b",
-        Act({"a": patches("A", 2), "b": patches("B", 0)}), Act({"b": patches("B", 3)}), frozenset({"b"}),
+        Act({"b": patches("B", 0)}), Act({"b": patches("B", 3)}), frozenset({"b"}),
         samples=220 if small else 1000, labels=110 if small else 640, watch=100 if small else 800,
     )  # fmt: skip
     lot = Round(
@@ -101,7 +102,7 @@ def car_park(data: Path, clip: Path | None, small: bool) -> Plan:
     return Plan(
         title="real pictures: CNRPark's camera A, then its camera B, then PKLot",
         classes=("busy", "free"),
-        first=Act({"a": patches("A", 0)}), samples=220 if small else 1000, labels=200 if small else 900,
+        first=Act({"a": patches("A", 0)}), before=Act({"a": patches("A", 2)}), samples=220 if small else 1000, labels=200 if small else 900,
         watch=100 if small else 800, kept=frozenset({"a"}),
         rounds=(b, lot) if lots.exists() and not small else (b,), old=Act({"a": patches("A", 4)}),
         fps=20.0, block_s=900, epochs=8 if small else 14, input_px=64,

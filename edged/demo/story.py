@@ -62,6 +62,7 @@ def play(options: DemoOptions) -> int:
             story.collect(plan.first, plan.samples, "the cameras send what they see; no model yet")
             story.label(plan.labels, "a person labels the pictures that teach most")
             story.learn("the first model: learned here, from nothing")
+            story.change(plan.before, "the cameras answer for themselves now")
             story.watch("before, old world", plan.kept, plan.watch)
             for turn in plan.rounds:
                 story.change(turn.drift, f"the world changes: {turn.text}")
