@@ -8,7 +8,7 @@ import pytest
 from edged.config import load
 from edged.publish import cloud
 from edged.storage import frames
-from tests.simulated_site import SimulatedSite, shots
+from tests.site import SimulatedSite, shots
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.toml"))
 

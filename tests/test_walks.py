@@ -16,7 +16,7 @@ from edged.storage import (
     samples,
     verdicts,
 )
-from tests.simulated_site import CLASSES, SimulatedSite, shots
+from tests.site import CLASSES, SimulatedSite, shots
 
 DAY = 1_799_990_000.0
 

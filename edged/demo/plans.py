@@ -102,7 +102,8 @@ def car_park(data: Path, clip: Path | None, small: bool) -> Plan:
     return Plan(
         title="real pictures: CNRPark's camera A, then its camera B, then PKLot",
         classes=("busy", "free"),
-        first=Act({"a": patches("A", 0)}), before=Act({"a": patches("A", 2)}), samples=220 if small else 1000, labels=200 if small else 900,
+        first=Act({"a": patches("A", 0)}), before=Act({"a": patches("A", 2)}),
+        samples=220 if small else 1000, labels=200 if small else 900,
         watch=100 if small else 800, kept=frozenset({"a"}),
         rounds=(b, lot) if lots.exists() and not small else (b,), old=Act({"a": patches("A", 4)}),
         fps=20.0, block_s=900, epochs=8 if small else 14, input_px=64,

@@ -212,7 +212,10 @@ class PahoLink:
                 self._client.reconnect()
                 self._pump()
             except (OSError, UnicodeError) as e:  # no host, no route, refused, TLS; a host that is no name
-                self._note_down(explain(e))
+                reason = explain(e)
+                if reason != self._reason:  # once per reason, not once per attempt
+                    log.warning("broker %s:%d: %s; trying again", self._endpoint.host, self._endpoint.port, reason)
+                self._note_down(reason)
             except Exception as e:  # the outermost edge of this thread: it must outlive any bug below
                 log.exception("the link to %s:%d failed", self._endpoint.host, self._endpoint.port)
                 self._note_down(f"internal error: {e!r}", count="failures")
