@@ -101,13 +101,14 @@ def _run(settings: Settings, once: bool) -> int:
 
 
 def _options(s: Settings) -> Options:
+    from agent.active import Probation
     from agent.run import Options
 
     return Options(
         hardware=s.hardware, runtime=s.runtime, threads=s.threads, window=s.window, resend_after_s=s.resend_after_s,
         stats_every_s=s.stats_every_s, spool_bytes=s.spool_bytes, spool_frames=s.spool_frames, fsync=s.fsync,
         truth=Path(s.truth) if s.truth else None, preview=Path(s.preview) if s.preview else None,
-        patient=s.source.startswith(PATIENT),
+        probation=Probation(s.probation_frames, s.probation_s), patient=s.source.startswith(PATIENT),
     )  # fmt: skip
 
 
@@ -333,6 +334,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--stats-every-s", type=float, metavar="S")
             sub.add_argument("--spool-bytes", type=int, metavar="N")
             sub.add_argument("--spool-frames", type=int, metavar="N")
+            sub.add_argument("--probation-frames", type=int, metavar="N", help="pictures that prove a new model (20)")
+            sub.add_argument("--probation-s", type=float, metavar="S", help="or seconds, whichever comes first (60)")
             sub.add_argument("--fsync", action=argparse.BooleanOptionalAction, default=None)
             sub.add_argument("--once", action="store_true", help="end when the source has ended and all is receipted")
     return parser

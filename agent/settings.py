@@ -47,6 +47,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     spool_bytes: Annotated[int, Meta(ge=2**20)] = 64 * 2**20
     spool_frames: Annotated[int, Meta(ge=1)] = 2000
     fsync: bool = True
+    probation_frames: Annotated[int, Meta(ge=1)] = 20  # a new model stays after so many answered pictures ...
+    probation_s: Annotated[float, Meta(gt=0, le=86400)] = 60.0  # ... or so many seconds, whichever comes first
 
     def endpoint(self) -> Endpoint:
         """Where the broker is. Raises Misconfigured for an address that is none, or for plain TCP off this machine."""

@@ -54,7 +54,7 @@ class Misconfigured(EdgedError):
     exit_code = 78
 
 
-# Exit codes of the command line; see docs/cli.md. 0 and 2 are click's own.
+# Exit codes of the command line; see README.md. 0 and 2 are click's own.
 EXIT_FAILED = 1
 EXIT_FOUND_BAD = 3
 EXIT_NOT_FOUND = 4

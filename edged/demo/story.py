@@ -190,7 +190,10 @@ class Story:
             raise Unavailable(f"the cycle ended {cycle.state}: {cycle.detail}", exit_code=EXIT_FAILED)
         release = releases.latest(self.store)
         assert release is not None
-        self.wait(lambda: self.running() == {release.sha256}, f"every camera runs release {release.number}")
+        self.wait(
+            lambda: self.complete(release.number) and self.running() == {release.sha256},
+            f"every camera runs release {release.number}",
+        )  # fmt: skip
         self.tell.say(
             f"release {release.number} ({release.size / 1000:.0f} kB) runs on {', '.join(sorted(self.sources))}"
         )
@@ -223,7 +226,8 @@ class Story:
         assert release is not None
         before, kept = self.seen["before, old world"], self.seen["after, old world"]
         floor = before.ratio - self.config.retest.gate.max_loss
-        checks = {f"every camera runs release {release.number}": self.running() == {release.sha256}}
+        everywhere = release.state == "complete" and self.running() == {release.sha256}
+        checks = {f"every camera runs release {release.number}": everywhere}
         for turn in self.plan.rounds:
             old, new = self.seen[f"{turn.name}, old model"], self.seen[f"{turn.name}, new model"]
             checks[f"better {turn.name} ({old.ratio:.1%} -> {new.ratio:.1%})"] = new.ratio > old.ratio
@@ -261,10 +265,17 @@ class Story:
         command = sites.agent_command(self.site, "demo", "127.0.0.1", self.config.mqtt.port, camera)
         fps = 1.0 if camera in self.plan.companions else self.plan.fps
         # A small spool, so that what is watched is what is seen now: a replay waits while the box is busy.
-        command += ["--spool-frames", "16", "--source", source, "--fps", str(fps)]
+        command += ["--spool-frames", "16", "--probation-s", "15", "--source", source, "--fps", str(fps)]
         command += ["--truth", str(self.site / f"truth-{camera}.csv")]
         self.processes.start(f"camera-{camera}", command)
         self.sources[camera] = source
+
+    def complete(self, number: int) -> bool:
+        """Whether every camera kept the release; raises Unavailable when it was halted."""
+        release = releases.get(self.store, number)
+        if release is not None and release.state == "halted":
+            raise Unavailable(f"release {number} was halted: {release.detail}", exit_code=EXIT_FAILED)
+        return release is not None and release.state == "complete"
 
     def running(self) -> set[str]:
         """SHA-256 of what each started camera says it runs."""
