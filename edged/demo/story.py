@@ -28,7 +28,7 @@ from edged.demo.measure import Accuracy, accuracy_of, read_truth
 from edged.demo.processes import Processes
 from edged.demo.tell import Teller, markdown
 from edged.errors import EXIT_FAILED, EdgedError, Misconfigured, Unavailable
-from edged.storage import candidates, counters, cycles, labels, outbox, releases, reports, samples
+from edged.storage import candidates, counters, cycles, deliveries, labels, outbox, releases, reports, samples
 from edged.storage.store import Store
 
 SETTLE_S = 3.0  # what the cameras saw before a change has arrived by then
@@ -257,18 +257,28 @@ class Story:
     def begin(self, act: plans.Act) -> None:
         if act.phase:
             (self.site / plans.PHASE_FILE).write_text(act.phase)
+        release = releases.latest(self.store)
         for camera, source in act.sources.items():
+            if release is not None and camera not in self.sources:
+                # A camera that joins takes the fleet's model before it is watched: one picture, then it waits.
+                self.point(camera, source, fps=0.01)
+                self.wait(
+                    lambda camera=camera: self.has(camera, release.number), f"{camera} takes release {release.number}"
+                )
             self.point(camera, source)
 
-    def point(self, camera: str, source: str) -> None:
+    def point(self, camera: str, source: str, fps: float | None = None) -> None:
         """(Re)start a camera's program on a source; its spool, slots and identity stay."""
         command = sites.agent_command(self.site, "demo", "127.0.0.1", self.config.mqtt.port, camera)
-        fps = 1.0 if camera in self.plan.companions else self.plan.fps
+        fps = fps or (1.0 if camera in self.plan.companions else self.plan.fps)
         # A small spool, so that what is watched is what is seen now: a replay waits while the box is busy.
         command += ["--spool-frames", "16", "--probation-s", "15", "--source", source, "--fps", str(fps)]
         command += ["--truth", str(self.site / f"truth-{camera}.csv")]
         self.processes.start(f"camera-{camera}", command)
         self.sources[camera] = source
+
+    def has(self, camera: str, number: int) -> bool:
+        return any(d.camera == camera and d.status == "SUCCEEDED" for d in deliveries.of(self.store, number))
 
     def complete(self, number: int) -> bool:
         """Whether every camera kept the release; raises Unavailable when it was halted."""
