@@ -263,9 +263,7 @@ class Story:
             if release is not None and camera not in self.sources:
                 # A camera that joins takes the fleet's model before it is watched: one picture, then it waits.
                 self.point(camera, source, fps=0.01)
-                self.wait(
-                    lambda camera=camera: self.has(camera, release.number), f"{camera} takes release {release.number}"
-                )
+                self.wait(partial(self.has, camera, release.number), f"{camera} takes release {release.number}")
             self.point(camera, source)
 
     def point(self, camera: str, source: str, fps: float | None = None) -> None:
