@@ -103,14 +103,14 @@ def test_each_process_killed_once_in_the_middle_and_the_loop_still_ends_well(pla
     play.until("the first model")
     play.kill_child_of_daemon("edged.retrain train")
     play.kill("page")
-    play.until("before the drift")
+    play.until("the cameras answer for themselves")
     play.kill("camera-north")
     play.until("the next model")
     play.kill_child_of_daemon("edged.retrain train")
     play.kill("daemon")
     assert play.rest() == 0, "".join(play.said)
     said = "".join(play.said)
-    assert "better on the changed world" in said
+    assert "ok  better by night" in said
     assert "NO " not in said
     check = subprocess.run(
         [sys.executable, "-m", "edged", "-c", str(play.folder / "config.toml"), "db", "check"],
