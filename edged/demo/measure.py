@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edged.storage import samples
+from edged.storage import candidates, counters, cycles, outbox, releases, reports, samples
 from edged.storage.store import Store
 
 
@@ -66,3 +67,27 @@ def accuracy_of(
         if s.camera in wanted and s.model == model and s.id in truth and s.id not in exclude
     ]  # fmt: skip
     return Accuracy(sum(s.predicted == truth[s.id] for s in seen), len(seen))
+
+
+def facts(store: Store) -> list[tuple[str, str]]:
+    """Sizes, speed, bytes and seconds of the last cycle, from the rows."""
+    release, cycle = releases.latest(store), cycles.latest(store)
+    assert release is not None
+    assert cycle is not None
+    rows: list[tuple[str, str]] = []
+    for candidate in candidates.all(store, cycle.id):
+        text = f"{candidate.size / 1000:.0f} kB"
+        for row in reports.of(store, candidate.id):
+            report = json.loads(row.body)
+            fps = report["fps_device"]
+            text += f", hold-out {report['accuracy']['accuracy']:.1%} of {report['n']}"
+            text += f", {fps['value']:.0f} frames/s of four regions on {report['device']} ({fps['how']})"
+        rows.append((f"candidate {candidate.name}", text))
+    totals = counters.all(store)
+    seconds = {s.name: s.ended - s.started for s in cycles.stages(store, cycle.id) if s.ended is not None}
+    rows.append(("bytes cameras -> box", f"{totals.get('bytes:frames_in', 0) / 1e6:.1f} MB"))
+    rows.append(("bytes of models box -> cameras", f"{totals.get('bytes:chunks_out', 0) / 1e6:.2f} MB"))
+    left = [p.size for p in outbox.all(store) if p.state == "sent"]
+    rows.append(("bytes to the cloud", f"{sum(left)} in {len(left)} objects"))
+    rows.append(("seconds of the last cycle", ", ".join(f"{n} {s:.0f}" for n, s in seconds.items())))
+    return rows

@@ -9,10 +9,7 @@ is kept. Does not guarantee: that figures repeat exactly (threads, timing), only
 from __future__ import annotations
 
 import csv
-import json
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -25,12 +22,12 @@ from edged import site as sites
 from edged.clock import Clock, SystemClock
 from edged.config import load
 from edged.demo import plans
-from edged.demo.measure import Accuracy, accuracy_of, read_truth
+from edged.demo.measure import Accuracy, accuracy_of, facts, read_truth
 from edged.demo.processes import Processes
+from edged.demo.setting import can_listen, clear, free_port, settings
 from edged.demo.tell import Teller, markdown
 from edged.errors import EXIT_FAILED, EdgedError, Misconfigured, Unavailable
-from edged.storage import candidates, counters, cycles, deliveries, labels, outbox, releases, reports, samples
-from edged.storage.store import Store
+from edged.storage import counters, cycles, deliveries, labels, releases, samples
 
 SETTLE_S = 3.0  # what the cameras saw before a change has arrived by then
 PATIENCE_S = 900.0  # how long any single wait may take before the demo gives up and shows the logs
@@ -62,14 +59,14 @@ def play(options: DemoOptions) -> int:
             story.open()
             story.collect(plan.first, plan.samples, "the cameras send what they see; no model yet")
             story.label(plan.labels, "a person labels the pictures that teach most")
-            story.learn("the first model: learned here, from nothing")
+            story.learn("the first model: learned here, from nothing", plan.labels // 2)
             story.change(plan.before, "the cameras answer for themselves now")
             story.watch("before, old world", plan.kept, plan.watch)
             for turn in plan.rounds:
                 story.change(turn.drift, f"the world changes: {turn.text}")
                 story.watch(f"{turn.name}, old model", turn.cameras, turn.samples)
                 story.label(turn.labels, "labels arrive for some of the new pictures")
-                story.learn("the next model: retrained, compressed, re-tested, judged, signed")
+                story.learn("the next model: retrained, compressed, re-tested, judged, signed", turn.labels // 2)
                 story.change(turn.after, "the new model meets pictures that it has not learned from")
                 story.watch(f"{turn.name}, new model", turn.cameras, turn.watch)
             story.change(plan.old, "and the old world once more")
@@ -160,9 +157,28 @@ class Story:
         )  # fmt: skip
         self.tell.say(f"{len(queue)} labels imported (source: human, author: demo)")
 
-    def learn(self, text: str) -> None:
-        """Ask for a cycle, show its ladder, wait until every camera runs the release."""
+    def learn(self, text: str, more: int) -> None:
+        """A cycle; when the gate refuses, `more` labels and another one, twice at most; then the rollout."""
         self.tell.step(text)
+        for left in (2, 1, 0):
+            cycle = self.cycle()
+            if cycle.state == "released":
+                break
+            if cycle.state != "refused" or not left:
+                raise Unavailable(f"the cycle ended {cycle.state}: {cycle.detail}", exit_code=EXIT_FAILED)
+            self.label(more, "the gate refused, nothing was released: more labels, another cycle")
+        release = releases.latest(self.store)
+        assert release is not None
+        self.wait(
+            lambda: self.complete(release.number) and self.running() == {release.sha256},
+            f"every camera runs release {release.number}",
+        )  # fmt: skip
+        self.tell.say(
+            f"release {release.number} ({release.size / 1000:.0f} kB) runs on {', '.join(sorted(self.sources))}"
+        )
+
+    def cycle(self) -> cycles.Cycle:
+        """Ask for a cycle, show its ladder; returns it when it has ended."""
         last = cycles.latest(self.store)
         subprocess.run(
             [sys.executable, "-m", "edged", "-q", "-c", str(self.config_path), "cycle", "run", "--author", "demo"],
@@ -178,7 +194,7 @@ class Story:
                 if stage.ended is not None and stage.name not in shown:
                     shown.add(stage.name)
                     self.tell.say(
-                        f"{stage.name:9} {stage.ended - stage.started:6.1f} s  {told(stage.name, stage.detail)}"
+                        f"{stage.name:9} {stage.ended - stage.started:6.1f} s  {stage.detail.get('told', '')}"
                     )
                 elif stage.ended is None:
                     self.tell.progress(stage.name, stage.progress, stage.eta_s)
@@ -187,17 +203,7 @@ class Story:
         self.wait(ended, "the cycle ends")
         cycle = cycles.latest(self.store)
         assert cycle is not None
-        if cycle.state != "released":
-            raise Unavailable(f"the cycle ended {cycle.state}: {cycle.detail}", exit_code=EXIT_FAILED)
-        release = releases.latest(self.store)
-        assert release is not None
-        self.wait(
-            lambda: self.complete(release.number) and self.running() == {release.sha256},
-            f"every camera runs release {release.number}",
-        )  # fmt: skip
-        self.tell.say(
-            f"release {release.number} ({release.size / 1000:.0f} kB) runs on {', '.join(sorted(self.sources))}"
-        )
+        return cycle
 
     def change(self, act: plans.Act, text: str) -> None:
         """The world changes."""
@@ -304,79 +310,3 @@ class Story:
                 share = fraction()
                 self.tell.progress(text, share, passed / share - passed if share > 0.05 else None)
             self.clock.sleep(0.3)
-
-
-def settings(plan: plans.Plan) -> str:
-    """What the demo sets differently from a real site, as TOML."""
-    return f"""\
-[storage]
-min_free = "100MB"
-
-[train]
-new_labels = 1000000  # the demo asks for its cycles
-epochs = {plan.epochs}
-input_px = {plan.input_px}
-max_minutes = 12
-threads = 1  # the cameras, the scrub children and the broker live on the same few cores
-
-[rollout]
-canary = 1
-wait_s = 2
-timeout_s = 120
-"""
-
-
-def told(stage: str, detail: dict[str, object]) -> str:
-    """A stage's outcome as the narrator says it."""
-    text = detail.get("told", "")
-    return str(text)
-
-
-def facts(store: Store) -> list[tuple[str, str]]:
-    """Sizes, speed, bytes and seconds of the last cycle, from the rows."""
-    release, cycle = releases.latest(store), cycles.latest(store)
-    assert release is not None
-    assert cycle is not None
-    rows: list[tuple[str, str]] = []
-    for candidate in candidates.all(store, cycle.id):
-        text = f"{candidate.size / 1000:.0f} kB"
-        for row in reports.of(store, candidate.id):
-            report = json.loads(row.body)
-            fps = report["fps_device"]
-            text += f", hold-out {report['accuracy']['accuracy']:.1%} of {report['n']}"
-            text += f", {fps['value']:.0f} frames/s of four regions on {report['device']} ({fps['how']})"
-        rows.append((f"candidate {candidate.name}", text))
-    totals = counters.all(store)
-    seconds = {s.name: s.ended - s.started for s in cycles.stages(store, cycle.id) if s.ended is not None}
-    rows.append(("bytes cameras -> box", f"{totals.get('bytes:frames_in', 0) / 1e6:.1f} MB"))
-    rows.append(("bytes of models box -> cameras", f"{totals.get('bytes:chunks_out', 0) / 1e6:.2f} MB"))
-    left = [p.size for p in outbox.all(store) if p.state == "sent"]
-    rows.append(("bytes to the cloud", f"{sum(left)} in {len(left)} objects"))
-    rows.append(("seconds of the last cycle", ", ".join(f"{n} {s:.0f}" for n, s in seconds.items())))
-    return rows
-
-
-def clear(site: Path) -> None:
-    """Make room for a new play; only ever removes a folder that a demo made."""
-    marker = site / ".edged-demo"
-    if site.exists() and any(site.iterdir()) and not marker.exists():
-        raise Misconfigured(f"{site} is not empty and was not made by a demo", hint="`edged demo --dir OTHER`")
-    shutil.rmtree(site, ignore_errors=True)
-    site.mkdir(parents=True)
-    marker.touch()
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-def can_listen(port: int) -> bool:
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            s.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
