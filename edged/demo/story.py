@@ -208,9 +208,11 @@ class Story:
     def change(self, act: plans.Act, text: str) -> None:
         """The world changes."""
         self.tell.step(text)
-        self.begin(act)
-        self.clock.sleep(SETTLE_S)
         self.since = self.clock.now()
+        self.begin(act)
+        if act.phase:
+            self.clock.sleep(SETTLE_S)
+            self.since = self.clock.now()
 
     def watch(self, name: str, cameras: Iterable[str], n: int) -> None:
         """The cameras' own answers against the truth, on the next `n` regions of their present sources."""
