@@ -73,6 +73,8 @@ class Processes:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
+        for process in reversed(self._running.values()):
+            process.popen.terminate()
         for name, process in reversed(self._running.items()):
             _end(process.popen)
             (self.site / "run" / f"{name}.pid").unlink(missing_ok=True)

@@ -96,6 +96,9 @@ class Story:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        # From here on an impatient second Ctrl-C or SIGTERM must not leave processes behind.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
         if isinstance(error, EdgedError):
             for name in ("daemon", "broker", "page"):
                 self.tell.say(f"the end of {name}'s log:\n{self.processes.tail(name)}")
