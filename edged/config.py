@@ -44,6 +44,7 @@ class MqttTls(Section, frozen=True):
 class Mqtt(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 8883
+    bind: str = ""  # where the embedded broker listens; default: host. "0.0.0.0" = every address of this box
     stats_interval_s: Positive = 60
     tls: MqttTls = MqttTls()
 

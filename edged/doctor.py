@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edged import engine
+from edged import engine, site
 from edged.clock import Clock
 from edged.config import Config, size
 from edged.errors import EdgedError
@@ -75,7 +75,8 @@ def disk(config: Config) -> Iterator[Finding]:
 
 def keys(config: Config) -> Iterator[Finding]:
     """Private keys are there and only ours to read."""
-    for path in (config.keys_dir / "storage.key", config.keys_dir / "server.key"):
+    tls = config.mqtt.tls
+    for path in (site.key_file(config), Path(tls.key_file or config.keys_dir / "server.key")):
         if not path.exists():
             yield Finding("keys", False, f"{path} is not there", "a new key would not open what the old one sealed")
         elif path.stat().st_mode & 0o077:
@@ -97,13 +98,14 @@ def broker(config: Config) -> Iterator[Finding]:
     """Does a broker answer, and with a certificate of this site?"""
     where = f"{config.mqtt.host}:{config.mqtt.port}"
     try:
-        context = ssl.create_default_context(cafile=str(config.keys_dir / "ca.pem"))
-        context.load_cert_chain(str(config.keys_dir / "server.pem"), str(config.keys_dir / "server.key"))
+        tls = site.tls_of(config)
+        context = ssl.create_default_context(cafile=tls.ca)
+        context.load_cert_chain(tls.cert, tls.key)
         with (
             socket.create_connection((config.mqtt.host, config.mqtt.port), timeout=3) as raw,
-            context.wrap_socket(raw, server_hostname=config.mqtt.host) as tls,
+            context.wrap_socket(raw, server_hostname=config.mqtt.host) as wrapped,
         ):
-            yield Finding("broker", True, f"{where} answers with {tls.version()}")
+            yield Finding("broker", True, f"{where} answers with {wrapped.version()}")
     except (OSError, ssl.SSLError, EdgedError) as e:
         yield Finding("broker", False, f"{where}: {e}", "start mosquitto, or `edged broker` for a small site")
 

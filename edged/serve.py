@@ -37,19 +37,13 @@ def broker(config: Config, *, insecure: bool) -> None:
     """Run the embedded broker in this process until SIGTERM."""
     from edged.broker.__main__ import main
 
-    arguments = ["--site", config.server.site, "--host", config.mqtt.host, "--port", str(config.mqtt.port)]
-    keys = config.keys_dir
+    host = config.mqtt.bind or config.mqtt.host
+    arguments = ["--site", config.server.site, "--host", host, "--port", str(config.mqtt.port)]
     if insecure:
         arguments += ["--insecure"]
     else:
-        arguments += [
-            "--ca",
-            str(keys / "ca.pem"),
-            "--cert",
-            str(keys / "server.pem"),
-            "--key",
-            str(keys / "server.key"),
-        ]
+        tls = site.tls_of(config)
+        arguments += ["--ca", tls.ca, "--cert", tls.cert, "--key", tls.key]
     sys.exit(main(arguments))
 
 

@@ -41,6 +41,7 @@ class NewSite:
     holdout: float = 0.2
     mqtt_port: int = 8883
     web_listen: str = "127.0.0.1:8480"
+    bind: str = ""  # address of the embedded broker, "" = the loopback only
     extra: str = ""  # TOML text appended as it is
 
 
@@ -53,8 +54,13 @@ def create(data_dir: Path, new: NewSite, clock: Clock) -> Path:
     config = data_dir / "config.toml"
     if config.exists():
         raise Misconfigured(f"{config} is there already", hint="choose another folder, or `edged camera add`")
+    if keys.exists():
+        raise Misconfigured(
+            f"{keys} is there already, without {config.name}: an `init` that was cut off?",
+            hint="look at it, then remove it and try again; keys that something was sealed with are not to be lost",
+        )
     data_dir.mkdir(parents=True, exist_ok=True)
-    keys.mkdir(mode=0o700, exist_ok=True)
+    keys.mkdir(mode=0o700)
     identity.make_ca(keys, new.site, clock.now())
     identity.issue(keys, "server", server=True, hosts=new.hosts, now=clock.now())
     Store.open(data_dir, clock=clock, site_key=seal.make_key(keys / "storage.key")).close()
@@ -90,6 +96,7 @@ block_s = {new.block_s:g}  # pictures of one camera within so many seconds never
 
 [mqtt]
 port = {new.mqtt_port}
+bind = "{new.bind}"  # where the embedded broker listens; "" = this machine only
 
 [web]
 listen = "{new.web_listen}"
@@ -129,12 +136,15 @@ def only_daemon(data_dir: Path) -> Iterator[None]:
 
 
 def daemon_runs(data_dir: Path) -> bool:
-    """Whether a daemon holds the site's lock now."""
+    """Whether a daemon holds the site's lock now; a shared lock is tried, and given back at once."""
     try:
-        with only_daemon(data_dir):
-            return False
-    except Unavailable:
+        with (data_dir / "daemon.lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
         return True
+    return False
 
 
 def open_repository(config: Config, clock: Clock) -> Repository:
@@ -148,16 +158,15 @@ def connect(config: Config, will: Will) -> Link:
     """The box's link, by mutual TLS with the keys of the site unless the configuration names others."""
     from edged.wire.paho import PahoLink
 
-    tls = config.mqtt.tls
-    endpoint = Endpoint(
-        config.mqtt.host, config.mqtt.port, client_id="server",
-        tls=Tls(
-            tls.ca or str(config.keys_dir / "ca.pem"),
-            tls.cert or str(config.keys_dir / "server.pem"),
-            tls.key_file or str(config.keys_dir / "server.key"),
-        ),
-    )  # fmt: skip
-    return PahoLink(endpoint, will)
+    return PahoLink(Endpoint(config.mqtt.host, config.mqtt.port, client_id="server", tls=tls_of(config)), will)
+
+
+def tls_of(config: Config) -> Tls:
+    """The box's certificates: those of [mqtt.tls], else the site's own."""
+    tls, keys = config.mqtt.tls, config.keys_dir
+    return Tls(
+        tls.ca or str(keys / "ca.pem"), tls.cert or str(keys / "server.pem"), tls.key_file or str(keys / "server.key")
+    )
 
 
 def agent_command(data_dir: Path, site: str, host: str, port: int, camera: str) -> list[str]:

@@ -27,11 +27,18 @@ def status(context: Context) -> None:
     if not alive:
         verdict = f"The daemon does not run. Last known: {verdict}"
     lines = [
-        f"{c.id:20} {'online' if c.online else 'offline':8} release {c.release or '-'}, last seen {iso(c.last_seen)}"
+        f"{c.id:20} {('online' if c.online else 'offline') if alive else 'unknown':8} release {c.release or '-'},"
+        f" last seen {iso(c.last_seen)}"
         for c in cameras
     ]
     facts = [
-        {"id": c.id, "online": c.online, "release": c.release, "last_seen": iso(c.last_seen), "fps": c.fps}
+        {
+            "id": c.id,
+            "online": c.online if alive else None,
+            "release": c.release,
+            "last_seen": iso(c.last_seen),
+            "fps": c.fps,
+        }
         for c in cameras
     ]
     context.out({"verdict": verdict, "daemon": alive, "cameras": facts, "at": iso(at)}, "\n".join([verdict, *lines]))

@@ -1,8 +1,8 @@
 """`edged`: the command line. Thin: each verb reads the configuration, calls one function, says what happened.
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 checked and found bad, 4 not found, 5 unreachable, 75 try later, 77 not permitted,
-78 bad configuration. With --json one document on stdout; errors are one document on stderr. Imports stay inside the
-verbs so that `edged --help` answers at once.
+78 bad configuration, 130 interrupted. With --json one document on stdout; errors are one document on
+stderr. Imports stay inside the verbs so that `edged --help` answers at once.
 """
 
 from __future__ import annotations
@@ -59,7 +59,30 @@ def _default_config() -> Path:
 
 
 class Verbs(click.Group):
-    """The one outermost edge: a family error becomes one sentence, a hint and its exit code."""
+    """The one outermost edge: a family error becomes one sentence, a hint and its exit code.
+
+    `--json` may stand anywhere; with it a usage error is one document on stderr too.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--json" in args:
+            args = ["--json", *(a for a in args if a != "--json")]
+        return super().parse_args(ctx, args)
+
+    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:  # type: ignore[override]
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **kwargs)
+        try:
+            sys.exit(super().main(*args, standalone_mode=False, **kwargs) or 0)
+        except click.ClickException as e:
+            if "--json" in sys.argv:
+                error = {"code": "usage", "message": e.format_message(), "hint": "edged --help"}
+                click.echo(json.dumps({"error": error}, sort_keys=True), err=True)
+            else:
+                e.show()
+            sys.exit(e.exit_code)
+        except click.Abort:
+            sys.exit(130)  # 128 + SIGINT, as shells say it
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

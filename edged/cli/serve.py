@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from edged.cli.main import Context, main, verb
-from edged.errors import Misconfigured
+from edged.errors import Misconfigured, Refused
 
 
 @main.command()
@@ -28,14 +28,24 @@ def init(
     from edged.config import check
     from edged.serve import mosquitto as write_mosquitto
     from edged.site import NewSite, create
+    from edged.wire.topics import check_level
 
     new = NewSite(
         site=site,
         classes=tuple(c.strip() for c in classes.split(",") if c.strip()),
         cameras=cameras,
         hosts=("localhost", "127.0.0.1", *hosts),
+        bind="0.0.0.0" if hosts else "",
     )
-    check({"server": {"site": site}, "task": {"classes": list(new.classes)}, "camera": [{"id": c} for c in cameras]})
+    try:
+        check_level(site, "--site")
+        for camera_id in cameras:
+            check_level(camera_id, "--camera")
+        check(
+            {"server": {"site": site}, "task": {"classes": list(new.classes)}, "camera": [{"id": c} for c in cameras]}
+        )
+    except (Misconfigured, Refused) as e:
+        raise click.UsageError(str(e)) from e
     path = create(data_dir.resolve(), new, SystemClock())
     if mosquitto:
         write_mosquitto(data_dir.resolve(), site)
@@ -151,6 +161,8 @@ def replay(context: Context, path: Path, camera_id: str, fps: float) -> None:
     config = context.config()
     if not path.exists():
         raise Misconfigured(f"there is nothing at {path}", exit_code=4)
+    if not (config.keys_dir / f"cam-{camera_id}.key").exists():
+        raise Misconfigured(f"this site has no keys for a camera {camera_id!r}", hint="`edged camera add` makes them")
     spec = f"folder:{path}" if path.is_dir() else f"file:{path}"
     command = agent_command(config.data_dir, config.server.site, config.mqtt.host, config.mqtt.port, camera_id)
     os.execv(command[0], [*command, "--source", spec, "--fps", str(fps)])

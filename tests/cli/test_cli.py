@@ -45,7 +45,7 @@ def test_init_never_replaces_a_site(site):
 
 def test_init_refuses_a_name_that_could_not_be_a_topic(tmp_path):
     wrong = edged("init", "--data-dir", tmp_path / "x", "--site", "Plant/A", "--classes", "a,b")
-    assert wrong.returncode == 78
+    assert wrong.returncode == 2
     assert not (tmp_path / "x").exists()
 
 
@@ -122,3 +122,17 @@ def test_help_imports_nothing_heavy(heavy):
 def test_the_daemon_imports_no_torch():
     code = "import sys, edged.daemon; sys.exit('torch' in sys.modules or 'openvino' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_json_may_stand_behind_the_verb_and_usage_errors_are_json_too(site):
+    done = edged("-c", site / "config.toml", "model", "ls", "--json")
+    assert json.loads(done.stdout)["models"] == []
+    wrong = edged("--json", "model", "nosuch")
+    assert wrong.returncode == 2
+    assert json.loads(wrong.stderr)["error"]["code"] == "usage"
+
+
+def test_replay_as_a_camera_without_keys_says_how_to_get_them(site, tmp_path):
+    done = edged("-c", site / "config.toml", "replay", tmp_path, "--camera", "nobody")
+    assert done.returncode == 78
+    assert "edged camera add" in done.stderr
