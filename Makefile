@@ -28,7 +28,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 check: lint
-	$(BIN)/pytest -m 'not slow' -q
+	$(BIN)/pytest -m 'not slow and not browser and not mosquitto' -q
 
 bench: $(STAMP)
 	$(BIN)/python -m bench

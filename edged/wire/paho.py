@@ -199,6 +199,8 @@ class PahoLink:
                 self._changed.notify_all()
         if threading.current_thread() is not self._thread:
             self._thread.join(CONNECT_TIMEOUT_S + 2 * GOODBYE_S)
+            if not self._thread.is_alive():
+                self._client._reset_sockets()  # paho keeps its wake-up pair open until it is garbage
 
     # The network thread
 
