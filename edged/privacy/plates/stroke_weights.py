@@ -1,4 +1,4 @@
-"""The plate detector's 205 numbers: a 15-12-1 network on the window description of plates.py.
+"""The plate detector's 205 numbers: a 15-12-1 network on the window description of strokes.py.
 
 Fitted with scikit-learn on every third frame of github.com/RobertLucian/license-plate-dataset (MIT licence; commit
 f00f309e4564e7f386fd7641569d861e2910d65f) and on pictures of the project's own street generator.

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.privacy import plate_weights as weights
+from edged.privacy.plates import stroke_weights as weights
 from edged.privacy.scrub import Withheld
 from edged.privacy.talk import Box
 
