@@ -61,13 +61,37 @@ class Storage(Section, frozen=True):
     key_file: str = ""  # default: <data_dir>/keys/storage.key, or systemd's credential "storage-key"
 
 
+class Detector(Section, frozen=True):
+    """An installer's own detector (docs/privacy.md)."""
+
+    kind: Name
+    file: str
+    layout: Literal["boxes", "yolo"] = "boxes"
+    threshold: Annotated[float, Meta(ge=0.01, le=0.99)] = 0.3
+    long_side: Annotated[int, Meta(ge=64, le=1920, multiple_of=32)] = 640
+    labels: tuple[int, ...] = ()
+
+
 class Privacy(Section, frozen=True):
     faces: bool = True
     plates: bool = True
+    persons: bool = False  # these three need a detector: a built-in one where there is one, else a [[privacy.detector]]
+    text: bool = False
+    screens: bool = False
+    strict: bool = False  # faces at full size, by every face network there is: slower, leaks less
+    face_model: str = ""  # an owner's YuNet file instead of the built-in CenterFace: faster
     margin: Annotated[float, Meta(ge=0, le=2)] = 0.25
+    unjudged: Literal["withhold", "blank", "keep"] = "withhold"  # a picture too dark or too blurred to judge
+    hold_frames: Annotated[int, Meta(ge=0, le=300)] = 10  # a face that is lost stays covered so long
+    back_frames: Annotated[int, Meta(ge=0, le=30)] = 5  # and was covered so long before it was found
+    delay_s: Annotated[float, Meta(ge=0, le=30)] = 0.5  # a frame waits at most so long for later ones; 0 = for none
+    gap_s: Positive = 1.0  # frames further apart have nothing to do with each other
+    planted_every_s: Annotated[float, Meta(ge=0)] = 600  # a picture of known content checks the scrubber; 0 = never
+    planted_alarm: Ratio = 0.9  # alarm when less than this share of it is hidden
     children: Annotated[int, Meta(ge=1, le=16)] = 2
     deadline_s: Positive = 5
     runtime: Literal["auto", "openvino", "onnxruntime"] = "auto"
+    detector: tuple[Detector, ...] = ()
 
 
 class Mask(Section, frozen=True):

@@ -26,8 +26,9 @@ from edged.config import Config, size
 from edged.errors import Corrupt, Refused, Unavailable
 from edged.improve import Loop, Rules
 from edged.ingest import Scrubber, Workers
+from edged.privacy import track
 from edged.privacy.pool import ScrubChild
-from edged.privacy.scrub import ScrubOptions
+from edged.privacy.talk import Plugin, ScrubOptions
 from edged.publish import deliver, fleet, release, rollout, trust
 from edged.retrain.gate import GateLimits
 from edged.storage import cameras, counters, models, objects, retention
@@ -260,12 +261,19 @@ def loop_rules(config: Config) -> Rules:
     )  # fmt: skip
 
 
+def scrub_options(config: Config) -> ScrubOptions:
+    p = config.privacy
+    return ScrubOptions(
+        faces=p.faces, plates=p.plates, persons=p.persons, text=p.text, screens=p.screens, strict=p.strict,
+        face_model=p.face_model, plugins=tuple(Plugin(**msgspec.structs.asdict(d)) for d in p.detector),
+        margin=p.margin, unjudged=p.unjudged, runtime=p.runtime,
+        masks={c.id: tuple(m.polygon for m in c.mask) for c in config.camera},
+    )  # fmt: skip
+
+
 def start_scrubbers(config: Config) -> list[Scrubber]:
     """The scrub children; the first is waited for, so that weights or a runtime that are missing are said at once."""
-    options = ScrubOptions(
-        faces=config.privacy.faces, plates=config.privacy.plates, margin=config.privacy.margin,
-        runtime=config.privacy.runtime, masks={c.id: tuple(m.polygon for m in c.mask) for c in config.camera},
-    )  # fmt: skip
+    options = scrub_options(config)
     children = [ScrubChild(options, config.privacy.deadline_s) for _ in range(config.privacy.children)]
     log.info("scrub children: %s", children[0].ready())
     return list(children)
@@ -289,7 +297,9 @@ def run(config: Config) -> None:
         scrubbers = start_scrubbers(config)
         rules = box_rules(config)
         box = Box(link, store, repo, lambda frame: workers.submit(frame), rules, clock)
-        workers = Workers(store, scrubbers, box.answer, box.alarm)
+        p = config.privacy
+        over_time = track.Rules(hold=p.hold_frames, back=p.back_frames, gap_s=p.gap_s)
+        workers = Workers(store, scrubbers, box.answer, box.alarm, rules=over_time, delay_s=p.delay_s, clock=clock)
         stack.callback(workers.close)
         stack.callback(box.goodbye)
         loop = Loop(store, loop_rules(config), repo, clock)

@@ -2,7 +2,8 @@
 
 Guarantees: the receipt goes out after the durable commit, never before; a frame that privacy cannot vouch for leaves
 nothing but a counted row; a duplicate gets the same receipt and is stored once; a full queue answers "retry" at once, so
-memory is bounded. Does not guarantee order between frames of one camera: the catalogue's sequence numbers keep that.
+memory is bounded; the frames of one camera keep their order, and what one shows covers those shortly before and after it
+(privacy.stream), for which a frame waits `delay_s` at most. Does not guarantee order between cameras.
 """
 
 from __future__ import annotations
@@ -11,11 +12,17 @@ import hashlib
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 
+from edged.clock import Clock, SystemClock
 from edged.errors import Corrupt, EdgedError, Refused, Unavailable
 from edged.privacy.scrub import Scrubbed
+from edged.privacy.stream import Stream
+from edged.privacy.talk import Seen, Spot
+from edged.privacy.track import Rules
 from edged.storage import counters, frames
 from edged.storage.store import Store
 from edged.wire.messages import Frame, FrameReceipt
@@ -28,34 +35,58 @@ RETRY_S = 2.0
 class Scrubber(Protocol):
     """What can make a `Scrubbed` of a frame; `privacy.pool.ScrubChild` in life."""
 
-    def scrub(self, frame: Frame) -> Scrubbed: ...
+    def look(self, frame: Frame) -> Seen: ...
+
+    def scrub(self, frame: Frame, spots: Sequence[Spot] | None = None, *, blank: bool = False) -> Scrubbed: ...
 
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Looked:
+    """A frame that waits to be covered. `blank` = it cannot be judged and is to be covered whole."""
+
+    frame: Frame
+    blank: bool
+    since: float  # monotonic
+
+
 def take(store: Store, scrubber: Scrubber, frame: Frame) -> FrameReceipt:
-    """One frame, from arrived bytes to its receipt. Raises nothing of the families Refused and Unavailable."""
-    known = frames.find_receipt(store, frame.camera, frame.header.id)
-    if known is not None and known.sha256 == sha256(frame):
-        counters.bump(store, "duplicate")
-        return known
+    """One frame by itself, from arrived bytes to its receipt. Raises nothing of the families Refused and Unavailable."""
+    return known(store, frame) or keep(store, frame, partial(scrubber.scrub, frame))
+
+
+def known(store: Store, frame: Frame) -> FrameReceipt | None:
+    """The receipt of a frame that was answered before."""
+    receipt = frames.find_receipt(store, frame.camera, frame.header.id)
+    if receipt is None or receipt.sha256 != sha256(frame):
+        return None
+    counters.bump(store, "duplicate")
+    return receipt
+
+
+def keep(store: Store, frame: Frame, scrub: Callable[[], Scrubbed]) -> FrameReceipt:
+    """Scrub, store, receipt. Raises nothing of the families Refused and Unavailable."""
     try:
-        scrubbed = scrubber.scrub(frame)
+        scrubbed = scrub()
         receipt = frames.add(store, frame, scrubbed)
         for kind, n in scrubbed.regions.items():
             if n:
                 counters.bump(store, f"scrubbed:{kind}", n)
         return receipt
-    except Refused as e:
-        counters.bump(store, f"refused:{e.code}")
-        return _settle(store, frame, "refused", e)
-    except Unavailable as e:
+    except EdgedError as e:
+        return fail(store, frame, e)
+
+
+def fail(store: Store, frame: Frame, e: EdgedError) -> FrameReceipt:
+    """What becomes of a frame that could not be scrubbed or stored; raises Corrupt again."""
+    if isinstance(e, Corrupt):
+        raise e
+    if isinstance(e, Unavailable):
         return retry(frame, str(e))
-    except Corrupt:
-        raise
-    except EdgedError as e:  # Withheld: privacy could not vouch for it
-        counters.bump(store, f"withheld:{e.code}")
-        return _settle(store, frame, "withheld", e)
+    status: Literal["withheld", "refused"] = "refused" if isinstance(e, Refused) else "withheld"
+    counters.bump(store, f"{status}:{e.code}")
+    return _settle(store, frame, status, e)
 
 
 def _settle(store: Store, frame: Frame, status: Literal["withheld", "refused"], why: EdgedError) -> FrameReceipt:
@@ -77,8 +108,72 @@ def sha256(frame: Frame) -> str:
     return hashlib.sha256(frame.jpeg).hexdigest()
 
 
+class Line:
+    """The frames of some cameras, one scrubber, in order. Not thread-safe."""
+
+    def __init__(self, store: Store, scrubber: Scrubber, rules: Rules, delay_s: float, clock: Clock) -> None:
+        self._store, self._scrubber, self._rules = store, scrubber, rules
+        self._delay_s, self._clock = delay_s, clock
+        self._streams: dict[str, Stream[Looked]] = {}
+        self._waiting: dict[tuple[str, str], str] = {}  # (camera, frame id) -> sha256, of frames not yet answered
+        self._last: dict[str, float] = {}  # camera's own time of its newest frame
+
+    def put(self, frame: Frame) -> Iterable[tuple[Frame, FrameReceipt]]:
+        """Take a frame; receipts of what is finished by now."""
+        key = (frame.camera, frame.header.id)
+        if self._waiting.get(key) == sha256(frame):
+            return  # sent again while it waits here: its receipt will come
+        if (receipt := known(self._store, frame)) is not None:
+            yield frame, receipt
+            return
+        if frame.kind != "frame" or self._delay_s <= 0 or key in self._waiting:
+            yield frame, keep(self._store, frame, partial(self._scrubber.scrub, frame))
+            return
+        stream = self._streams.setdefault(frame.camera, Stream(self._rules))
+        last, self._last[frame.camera] = self._last.get(frame.camera), frame.header.ts
+        if last is not None and not 0 <= frame.header.ts - last <= self._rules.gap_s:
+            yield from self._cover(stream.cut())
+        try:
+            seen = self._scrubber.look(frame)
+        except EdgedError as e:
+            yield frame, fail(self._store, frame, e)
+            return
+        self._waiting[key] = sha256(frame)
+        looked = Looked(frame, bool(seen.unjudged), self._clock.monotonic())
+        yield from self._cover(stream.push(looked, seen.spots))
+
+    def overdue(self) -> Iterable[tuple[Frame, FrameReceipt]]:
+        """Receipts of frames that waited long enough for a later one."""
+        now = self._clock.monotonic()
+        for stream in self._streams.values():
+            while (oldest := stream.oldest()) is not None and now - oldest.since >= self._delay_s:
+                yield from self._cover(stream.release())
+
+    def due_in(self) -> float | None:
+        """Seconds until a frame has waited long enough, None = none waits."""
+        since = [oldest.since for s in self._streams.values() if (oldest := s.oldest()) is not None]
+        return max(0.0, min(since) + self._delay_s - self._clock.monotonic()) if since else None
+
+    def finish(self) -> Iterable[tuple[Frame, FrameReceipt]]:
+        """Receipts of everything that waits."""
+        for stream in self._streams.values():
+            yield from self._cover(stream.cut())
+
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def close(self) -> None:
+        self._scrubber.close()
+
+    def _cover(self, ready: Iterable[tuple[Looked, tuple[Spot, ...]]]) -> Iterable[tuple[Frame, FrameReceipt]]:
+        for looked, spots in ready:
+            frame = looked.frame
+            self._waiting.pop((frame.camera, frame.header.id), None)
+            yield frame, keep(self._store, frame, partial(self._scrubber.scrub, frame, spots, blank=looked.blank))
+
+
 class Workers:
-    """One thread per scrub child between a bounded queue and `answer(camera, receipt)`.
+    """One thread per scrub child between bounded queues and `answer(camera, receipt)`; a camera keeps its thread.
 
     `submit` never blocks. A worker that meets a bug or a Corrupt store calls `alarm` and goes on with the next frame;
     the frame stays un-receipted on its camera.
@@ -91,44 +186,66 @@ class Workers:
         answer: Callable[[str, FrameReceipt], None],
         alarm: Callable[[BaseException], None],
         depth: int = 16,
+        *,
+        rules: Rules | None = None,
+        delay_s: float = 0.0,
+        clock: Clock | None = None,
     ) -> None:
-        self._store, self._answer, self._alarm = store, answer, alarm
-        self._queue: queue.Queue[Frame | None] = queue.Queue(maxsize=depth)
-        self._scrubbers = scrubbers
+        self._answer, self._alarm = answer, alarm
+        clock = clock or SystemClock()
+        self._lines = [Line(store, s, rules or Rules(), delay_s, clock) for s in scrubbers]
+        self._queues: list[queue.Queue[Frame | None]] = [
+            queue.Queue(maxsize=max(1, depth // len(scrubbers))) for _ in scrubbers
+        ]
+        self._home: dict[str, int] = {}
         self._threads = [
-            threading.Thread(target=self._run, args=(s,), name=f"ingest-{i}", daemon=True)
-            for i, s in enumerate(scrubbers)
+            threading.Thread(target=self._run, args=pair, name=f"ingest-{i}", daemon=True)
+            for i, pair in enumerate(zip(self._queues, self._lines, strict=True))
         ]
         for thread in self._threads:
             thread.start()
 
     def submit(self, frame: Frame) -> FrameReceipt | None:
         """Queue a frame; a receipt comes back at once only when there is no room."""
+        home = self._home.setdefault(frame.camera, len(self._home) % len(self._queues))
         try:
-            self._queue.put_nowait(frame)
+            self._queues[home].put_nowait(frame)
         except queue.Full:
             return retry(frame, "the box is busy", after_s=1.0)
         return None
 
     def waiting(self) -> int:
-        return self._queue.qsize()
+        return sum(q.qsize() for q in self._queues) + sum(line.waiting() for line in self._lines)
 
     def alive(self) -> bool:
         return all(t.is_alive() for t in self._threads)
 
     def close(self) -> None:
         """Finish what was queued, then stop threads and children."""
-        for _ in self._threads:
-            self._queue.put(None)
+        for q in self._queues:
+            q.put(None)
         for thread in self._threads:
             thread.join(timeout=30)
-        for scrubber in self._scrubbers:
-            scrubber.close()
+        for line in self._lines:
+            line.close()
 
-    def _run(self, scrubber: Scrubber) -> None:
-        while (frame := self._queue.get()) is not None:
+    def _run(self, q: queue.Queue[Frame | None], line: Line) -> None:
+        while True:
             try:
-                self._answer(frame.camera, take(self._store, scrubber, frame))
-            except Exception as e:
-                log.exception("frame %s of %s was not taken", frame.header.id, frame.camera)
-                self._alarm(e)
+                frame = q.get(timeout=line.due_in())
+            except queue.Empty:
+                self._answer_all(line.overdue)
+                continue
+            if frame is None:
+                break
+            self._answer_all(partial(line.put, frame))
+            self._answer_all(line.overdue)
+        self._answer_all(line.finish)
+
+    def _answer_all(self, work: Callable[[], Iterable[tuple[Frame, FrameReceipt]]]) -> None:
+        try:
+            for frame, receipt in work():
+                self._answer(frame.camera, receipt)
+        except Exception as e:
+            log.exception("a frame was not taken")
+            self._alarm(e)

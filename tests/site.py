@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from edged.improve import Loop
 from edged.ingest import take
 from edged.privacy.picture import Scrubber as InChild
 from edged.privacy.scrub import Scrubbed, vouch
-from edged.privacy.talk import Request
+from edged.privacy.talk import Look, Request, Seen, Spot
 from edged.publish import trust
 from edged.retrain.report import Number, Report, share
 from edged.storage import labels, models, samples, snapshots
@@ -66,15 +66,22 @@ class Scrubber:
     """The scrub child's own code in this process; `fault` is raised instead when set."""
 
     def __init__(self) -> None:
-        self._inner = InChild(None, find_plates=False, margin=0.25, masks={})
+        self._inner = InChild()
         self.fault: Exception | None = None
 
-    def scrub(self, frame: Frame) -> Scrubbed:
+    def look(self, frame: Frame) -> Seen:
+        if self.fault is not None:
+            raise self.fault
+        h = frame.header
+        return self._inner.look(Look(1, frame.camera, frame.kind, h.w, h.h, frame.jpeg))
+
+    def scrub(self, frame: Frame, spots: Sequence[Spot] | None = None, *, blank: bool = False) -> Scrubbed:
         if self.fault is not None:
             raise self.fault
         h = frame.header
         boxes = tuple((r.x, r.y, r.w, r.h) for r in h.regions)
-        request = Request(1, frame.camera, frame.kind, h.w, h.h, boxes, frame.jpeg)
+        found = None if spots is None else tuple(spots)
+        request = Request(1, frame.camera, frame.kind, h.w, h.h, boxes, frame.jpeg, spots=found, blank=blank)
         return vouch(request, self._inner.scrub(request))
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """`python -m edged.privacy.child`: the only process in which a camera's picture is decoded.
 
-Reads `Settings`, answers `Hello` after a self-test, then one answer per `Request` until its input ends. Guarantees: a
+Reads `Settings`, answers `Hello` after a self-test, then one answer per question until its input ends. Guarantees: a
 frame that takes far longer than its deadline kills the process even when the parent is gone; nothing is written but
 answers on standard output. Does not guarantee an answer: the parent has the deadline.
 """
@@ -19,7 +19,22 @@ from edged.clock import stopwatch
 from edged.errors import EdgedError, Misconfigured, Refused
 from edged.privacy import confine, jpeg
 from edged.privacy.scrub import Withheld
-from edged.privacy.talk import LENGTH_BYTES, MAX_DOCUMENT, Declined, Done, Hello, Request, Settings, pack
+from edged.privacy.talk import (
+    LENGTH_BYTES,
+    MAX_DOCUMENT,
+    Answer,
+    Declined,
+    Hello,
+    Inspect,
+    Inspected,
+    Look,
+    Plant,
+    Question,
+    Request,
+    ScrubOptions,
+    Settings,
+    pack,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from edged.privacy.picture import Scrubber
@@ -33,51 +48,66 @@ def main() -> int:
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what a library prints must not land among the answers
     settings = msgspec.msgpack.decode(_read(source), type=Settings)
-    walls = confine.shut_in(settings.memory_bytes)
+    walls = confine.shut_in(settings.options.memory_bytes)
     try:
-        scrubber, runtime, digest = _make(settings)
+        scrubber, runtime, weights = _make(settings.options)
     except EdgedError as e:
         ours = isinstance(e, Misconfigured)
         _write(out, Declined(-1, "misconfigured" if ours else "withheld", e.code, str(e)[:400]))
         return 1
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     start_ms = (stopwatch() - began) * 1e3
-    _write(out, Hello(runtime, digest, walls.no_network, walls.no_sockets, walls.memory_limit, rss, start_ms))
+    _write(out, Hello(runtime, weights, walls.no_network, walls.no_sockets, walls.memory_limit, rss, start_ms))
     while body := _read(source):
-        request = msgspec.msgpack.decode(body, type=Request)
+        question = msgspec.msgpack.decode(body, type=Question)
         # The parent kills a late child; this is for a parent that is gone: SIGALRM's default action ends the process.
         signal.setitimer(signal.ITIMER_REAL, settings.deadline_s * 2 + 1)
-        answer = _answer(scrubber, request)
+        answer = _answer(scrubber, question)
         signal.setitimer(signal.ITIMER_REAL, 0)
         _write(out, answer)
     return 0
 
 
-def _make(settings: Settings) -> tuple[Scrubber, str, str]:
+def _make(options: ScrubOptions) -> tuple[Scrubber, str, dict[str, str]]:
     import cv2
 
-    from edged.privacy import selftest
-    from edged.privacy.faces import FaceDetector
+    from edged.privacy import detectors, selftest
     from edged.privacy.picture import Scrubber
 
     cv2.setNumThreads(1)
-    detector = FaceDetector(settings.runtime) if settings.faces else None
-    scrubber = Scrubber(detector, find_plates=settings.plates, margin=settings.margin, masks=settings.masks)
-    selftest.run(scrubber, faces=settings.faces, plates=settings.plates)
-    return scrubber, detector.runtime if detector else "", detector.sha256 if detector else ""
+    made = detectors.make(options)
+    scrubber = Scrubber(made, margin=options.margin, unjudged=options.unjudged)
+    selftest.run(scrubber, faces=options.faces, plates=options.plates)
+    runtimes = sorted({str(getattr(d, "runtime", "")) for d in made} - {""})
+    return scrubber, "+".join(runtimes), {f"{i}:{d.kind}": str(getattr(d, "sha256", "")) for i, d in enumerate(made)}
 
 
-def _answer(scrubber: Scrubber, request: Request) -> Done | Declined:
+def _answer(scrubber: Scrubber, question: Question) -> Answer:
     try:
-        return scrubber.scrub(request)
+        return _reply(scrubber, question)
     except Refused as e:
-        return Declined(request.seq, "refused", e.code, str(e)[:400])
+        return Declined(question.seq, "refused", e.code, str(e)[:400])
     except Withheld as e:
-        return Declined(request.seq, "withheld", e.code, str(e)[:400])
+        return Declined(question.seq, "withheld", e.code, str(e)[:400])
     except MemoryError:
-        return Declined(request.seq, "withheld", "memory", "the frame needed more memory than the scrub child may have")
+        return Declined(
+            question.seq, "withheld", "memory", "the frame needed more memory than the scrub child may have"
+        )
     except Exception as e:  # noqa: BLE001 the outermost edge: whatever it was, this frame is withheld
-        return Declined(request.seq, "withheld", "child_error", f"{type(e).__name__} in the scrub child")
+        return Declined(question.seq, "withheld", "child_error", f"{type(e).__name__} in the scrub child")
+
+
+def _reply(scrubber: Scrubber, question: Question) -> Answer:
+    if isinstance(question, Look):
+        return scrubber.look(question)
+    if isinstance(question, Request):
+        return scrubber.scrub(question)
+    from edged.privacy import planted
+
+    if isinstance(question, Plant):
+        return planted.plant(question)
+    assert isinstance(question, Inspect)
+    return Inspected(question.seq, planted.inspect(question))
 
 
 def _read(source: BinaryIO) -> bytes:

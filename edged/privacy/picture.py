@@ -2,13 +2,15 @@
 
 Guarantees: what is found or masked is filled with one colour before anything is encoded, in whole blocks of 16x16
 pixels (the largest unit in which JPEG mixes neighbours), so that no covered block depends on what was beneath; regions
-are cut from the filled picture; the output carries no metadata. Does not guarantee: that all private content is found.
+are cut from the filled picture; the output carries no metadata; a picture that is too dark or too blurred to judge is
+withheld or wholly covered, never taken for an empty one. Does not guarantee: that all private content is found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -17,73 +19,105 @@ from numpy.typing import NDArray
 from edged.clock import stopwatch
 from edged.engine import preprocess
 from edged.errors import Refused
-from edged.privacy import faces, jpeg, plates
+from edged.privacy import jpeg, judge
+from edged.privacy.detect import Detector, View
 from edged.privacy.scrub import Polygon, Withheld
-from edged.privacy.talk import Box, Done, Request
+from edged.privacy.talk import MAX_SPOTS, Box, Done, Look, Request, Seen, Spot
 
 BLOCK = 16
 GREY = 128  # decodes to exactly itself: all of its JPEG coefficients are zero
 FRAME_QUALITY = 85
 CROP_QUALITY = 90
 
+Hidden = NDArray[np.bool_]  # [blocks down, blocks across]
+
 
 class Scrubber:
-    """The detectors and what to do with what they find. `face_detector` None = faces are left as they are."""
+    """The detectors and what to do with what they find; no detectors = only masks are burned in."""
 
     def __init__(
         self,
-        face_detector: faces.FaceDetector | None,
+        detectors: Sequence[Detector] = (),
         *,
-        find_plates: bool = True,
         margin: float = 0.25,
-        masks: Mapping[str, Sequence[Polygon]] | None = None,
+        limits: judge.Limits | None = None,
+        unjudged: Literal["withhold", "blank", "keep"] = "withhold",
     ) -> None:
-        self._faces, self._plates, self._margin = face_detector, find_plates, margin
-        self._masks = masks or {}
+        self._detectors, self._margin = tuple(detectors), margin
+        self._limits = (limits or judge.Limits()) if detectors else None  # nothing to find needs no light
+        self._unjudged = unjudged
+
+    def look(self, question: Look) -> Seen:
+        """Raises Refused for a picture that breaks the rules, Withheld when a detector fails or nothing can be seen."""
+        image = decode(question)
+        burn(image, question.masks)
+        spots, unjudged, ms = self.see(image)
+        return Seen(question.seq, spots, unjudged, ms)
 
     def scrub(self, request: Request) -> Done:
-        """Raises Refused for a picture that breaks the rules, Withheld when a detector fails."""
-        times = {"start": stopwatch()}
+        """Raises Refused for a picture that breaks the rules, Withheld when a detector fails or nothing can be seen."""
+        marks = [("start", stopwatch())]
         image = decode(request)
+        marks.append(("decode", stopwatch()))
+        ms = {name: (at - before) * 1e3 for (_, before), (name, at) in pairwise(marks)}
+        burn(image, request.masks)
+        blank, spots = request.blank, request.spots
+        if spots is None:
+            spots, unjudged, looked = self.see(image)
+            spots = tuple(spot for spot in spots if spot.sure)
+            blank = blank or bool(unjudged)
+            ms |= looked
+        marks = [("", stopwatch())]
+        hidden = cover(image, spots, self._margin, blank=blank)
+        marks.append(("fill", stopwatch()))
         height, width = image.shape[:2]
-        hidden = np.zeros((-(-height // BLOCK), -(-width // BLOCK)), dtype=bool)
-        for polygon in self._masks.get(request.camera, ()):
-            hidden |= blocks_of_polygon(polygon, width, height)
-        fill(image, hidden)
-        times["decode"] = stopwatch()
-        found_faces = self._faces.find(image) if self._faces is not None else []
-        times["faces"] = stopwatch()
-        found_plates = plates.find(image) if self._plates else []
-        times["plates"] = stopwatch()
-        for box in found_faces:
-            hide_box(hidden, box, self._margin)
-        of_plates = np.zeros_like(hidden)
-        for box in found_plates:
-            hide_box(of_plates, box, self._margin)
-        fill(image, hidden | of_plates)
-        times["fill"] = stopwatch()
         whole: Iterable[Box] = ((0, 0, width, height),)
         regions = whole if request.kind == "roi" else request.regions
         crops = tuple(encode(preprocess.cut(image, *box), CROP_QUALITY) for box in regions)
         out = encode(image, FRAME_QUALITY)
-        times["encode"] = stopwatch()
-        marks = list(times.items())
-        ms = {name: (at - before) * 1e3 for (_, before), (name, at) in pairwise(marks)}
-        ms["total"] = (marks[-1][1] - marks[0][1]) * 1e3
-        return Done(request.seq, width, height, out, crops, len(found_faces), areas(of_plates), ms)
+        marks.append(("encode", stopwatch()))
+        ms |= {name: (at - before) * 1e3 for (_, before), (name, at) in pairwise(marks)}
+        ms["total"] = sum(ms.values())
+        return Done(request.seq, width, height, out, crops, hidden, ms)
+
+    def see(self, image: NDArray[np.uint8]) -> tuple[tuple[Spot, ...], str, dict[str, float]]:
+        """What every detector finds in a BGR picture [h,w,3], why it cannot be judged ("" = it can), and milliseconds.
+
+        Raises Withheld: detector, too_dark, too_blurred (the latter two only when such pictures are to be withheld).
+        """
+        view = View(image)
+        marks = [("start", stopwatch())]
+        spots: list[Spot] = []
+        unjudged = ""
+        if self._limits is not None and self._unjudged != "keep":
+            unjudged = judge.verdict(judge.judge(view), self._limits)
+            marks.append(("judge", stopwatch()))
+            if unjudged and self._unjudged == "withhold":
+                raise Withheld(f"the picture is {unjudged.replace('_', ' ')} to be judged", code=unjudged)
+        for detector in self._detectors:
+            for found in detector.find(view):
+                sure = found.score >= detector.start
+                spots.append(Spot(found.kind, found.x, found.y, found.w, found.h, sure))
+            marks.append((detector.kind, stopwatch()))
+        if len(spots) > MAX_SPOTS:
+            raise Withheld(f"{len(spots)} places in one picture are too many to be true", code="detector")
+        ms: dict[str, float] = {}
+        for (_, before), (name, at) in pairwise(marks):
+            ms[name] = ms.get(name, 0.0) + (at - before) * 1e3
+        return tuple(spots), unjudged, ms
 
 
-def decode(request: Request) -> NDArray[np.uint8]:
+def decode(question: Look | Request) -> NDArray[np.uint8]:
     """The pixels, BGR [h,w,3]; orientation tags are ignored, since regions are in the sensor's pixels."""
-    header = jpeg.check(request.jpeg)
-    if request.kind != "roi" and (header.width, header.height) != (request.width, request.height):
+    header = jpeg.check(question.jpeg)
+    if question.kind != "roi" and (header.width, header.height) != (question.width, question.height):
         raise Refused(
-            f"the header says {request.width}x{request.height}, the JPEG {header.width}x{header.height}",
+            f"the header says {question.width}x{question.height}, the JPEG {header.width}x{header.height}",
             code="size_mismatch",
         )
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(np.frombuffer(request.jpeg, np.uint8), flags)
+        image = cv2.imdecode(np.frombuffer(question.jpeg, np.uint8), flags)
     except cv2.error as e:
         if e.code == cv2.Error.StsNoMem:
             raise Withheld("the frame needed more memory than the scrub child may have", code="memory") from e
@@ -93,7 +127,34 @@ def decode(request: Request) -> NDArray[np.uint8]:
     return np.asarray(image, dtype=np.uint8)
 
 
-def hide_box(hidden: NDArray[np.bool_], box: Box, margin: float) -> None:
+def burn(image: NDArray[np.uint8], masks: Sequence[Polygon]) -> None:
+    """Fill painted masks, in place."""
+    if masks:
+        hidden = blocks(image)
+        for polygon in masks:
+            hidden |= blocks_of_polygon(polygon, image.shape[1], image.shape[0])
+        fill(image, hidden)
+
+
+def cover(image: NDArray[np.uint8], spots: Iterable[Spot], margin: float, *, blank: bool = False) -> dict[str, int]:
+    """Fill spots, each grown by `margin`, in place; the number of areas covered by kind."""
+    if blank:
+        image[:] = GREY
+        return {}
+    by_kind: dict[str, Hidden] = {}
+    for spot in spots:
+        hide_box(by_kind.setdefault(spot.kind, blocks(image)), (spot.x, spot.y, spot.w, spot.h), margin)
+    for hidden in by_kind.values():
+        fill(image, hidden)
+    return {kind: areas(hidden) for kind, hidden in by_kind.items()}
+
+
+def blocks(image: NDArray[np.uint8]) -> Hidden:
+    """Nothing hidden yet."""
+    return np.zeros((-(-image.shape[0] // BLOCK), -(-image.shape[1] // BLOCK)), dtype=bool)
+
+
+def hide_box(hidden: Hidden, box: tuple[float, float, float, float], margin: float) -> None:
     """Mark every block that the box touches, after it was grown by `margin` of its width and height on each side."""
     x, y, w, h = box
     if w <= 0 or h <= 0:
@@ -105,7 +166,7 @@ def hide_box(hidden: NDArray[np.bool_], box: Box, margin: float) -> None:
     hidden[max(0, top) // BLOCK : -(-bottom // BLOCK), max(0, left) // BLOCK : -(-right // BLOCK)] = True
 
 
-def blocks_of_polygon(polygon: Polygon, width: int, height: int) -> NDArray[np.bool_]:
+def blocks_of_polygon(polygon: Polygon, width: int, height: int) -> Hidden:
     """Every block that a polygon (corners as shares of width and height) touches."""
     down, across = -(-height // BLOCK), -(-width // BLOCK)
     drawn = np.zeros((down * BLOCK, across * BLOCK), np.uint8)
@@ -114,12 +175,12 @@ def blocks_of_polygon(polygon: Polygon, width: int, height: int) -> NDArray[np.b
     return np.asarray(drawn.reshape(down, BLOCK, across, BLOCK).any(axis=(1, 3)))
 
 
-def areas(hidden: NDArray[np.bool_]) -> int:
+def areas(hidden: Hidden) -> int:
     """How many areas the marked blocks make up."""
     return int(cv2.connectedComponents(hidden.astype(np.uint8), connectivity=8)[0]) - 1
 
 
-def fill(image: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> None:
+def fill(image: NDArray[np.uint8], hidden: Hidden) -> None:
     """Paint the marked blocks, in place."""
     for row, column in np.argwhere(hidden):
         image[row * BLOCK : (row + 1) * BLOCK, column * BLOCK : (column + 1) * BLOCK] = GREY

@@ -12,9 +12,10 @@ import selectors
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import msgspec
 
@@ -23,23 +24,50 @@ from edged.clock import stopwatch
 from edged.errors import EdgedError, Misconfigured, Refused, Unavailable
 from edged.privacy import jpeg, talk
 from edged.privacy.scrub import Scrubbed, ScrubOptions, Withheld, vouch
-from edged.privacy.talk import Declined, Done, Hello, Request, Settings
+from edged.privacy.talk import (
+    Declined,
+    Done,
+    Hello,
+    Inspect,
+    Inspected,
+    Look,
+    Plant,
+    Planted,
+    Polygon,
+    Request,
+    Seen,
+    Settings,
+    Spot,
+)  # fmt: skip
 from edged.wire.messages import Frame
 
 START_S = 60.0  # for imports, compiling the networks and the self-test
 STDERR_KEPT = 2000
 CHUNK = 1 << 16
+HEALTHY = frozenset({"too_dark", "too_blurred"})  # the picture is at fault: the child that said so may live on
+
+Q = TypeVar("Q", Look, Request, Plant, Inspect)
+A = TypeVar("A", Seen, Done, Planted, Inspected)
+R = TypeVar("R")
 
 
 class ScrubChild:
     """One scrub child. Calls from several threads take turns. Use as a context manager or call `close`.
 
-    A call takes at most `deadline_s`, plus START_S while the child is (re)starting. `command` replaces the program
-    that is started; only tests need it.
+    A call takes at most `deadline_s`, plus START_S while the child is (re)starting. `painted` names a camera's masks
+    beyond those of `options`, asked for with every frame. `command` replaces the program that is started; only tests
+    need it.
     """
 
-    def __init__(self, options: ScrubOptions, deadline_s: float, *, command: Sequence[str] | None = None) -> None:
-        self._options, self._deadline_s = options, deadline_s
+    def __init__(
+        self,
+        options: ScrubOptions,
+        deadline_s: float,
+        *,
+        painted: Callable[[str], Sequence[Polygon]] = lambda camera: (),
+        command: Sequence[str] | None = None,
+    ) -> None:
+        self._options, self._deadline_s, self._painted = options, deadline_s, painted
         self._command = list(command or (sys.executable, "-P", "-m", "edged.privacy.child"))
         self._lock = threading.Lock()
         self._closed = False
@@ -58,23 +86,35 @@ class ScrubChild:
         with self._lock:
             return self._ready()
 
-    def scrub(self, frame: Frame) -> Scrubbed:
-        """Raises Refused (a picture that can never be taken), Withheld (privacy cannot vouch: forget this one),
+    def look(self, frame: Frame) -> Seen:
+        """Where something private is; raises as `scrub` does."""
+        h = frame.header
+        question = Look(0, frame.camera, frame.kind, h.w, h.h, frame.jpeg, self._masks(frame.camera))
+        return self._turn(question, Seen, _as_is)
+
+    def scrub(self, frame: Frame, spots: Sequence[Spot] | None = None, *, blank: bool = False) -> Scrubbed:
+        """The frame with `spots` covered, or, when there are none given, with what the child finds by itself.
+
+        Raises Refused (a picture that can never be taken), Withheld (privacy cannot vouch: forget this one),
         Unavailable (code child_down: no child could be started; the frame was not tried)."""
-        with self._lock:
-            try:
-                self._ready()
-            except Misconfigured as e:
-                raise Unavailable(str(e), hint=e.hint, code="child_down") from e
-            self._seq += 1
-            header = frame.header
-            regions = tuple((r.x, r.y, r.w, r.h) for r in header.regions)
-            request = Request(self._seq, frame.camera, frame.kind, header.w, header.h, regions, frame.jpeg)
-            try:
-                return self._ask(request)
-            except Withheld:
-                self._restart()
-                raise
+        h = frame.header
+        regions = tuple((r.x, r.y, r.w, r.h) for r in h.regions)
+        request = Request(
+            0, frame.camera, frame.kind, h.w, h.h, regions, frame.jpeg, self._masks(frame.camera),
+            None if spots is None else tuple(spots), blank,
+        )  # fmt: skip
+        return self._turn(request, Done, vouch)
+
+    def plant(self, seed: int, width: int = 1280, height: int = 720) -> Planted:
+        """A picture whose private places are known (planted.py); raises as `scrub` does."""
+        return self._turn(Plant(0, seed, width, height), Planted, _as_is)
+
+    def inspect(self, jpeg: bytes, spots: Sequence[Spot]) -> tuple[float, ...]:
+        """Covered share of each box in a picture that came back scrubbed; raises as `scrub` does."""
+        return self._turn(Inspect(0, jpeg, tuple(spots)), Inspected, _one_each)
+
+    def _masks(self, camera: str) -> tuple[Polygon, ...]:
+        return (*self._options.masks.get(camera, ()), *self._painted(camera))
 
     def close(self) -> None:
         """End the child; later calls raise."""
@@ -90,13 +130,30 @@ class ScrubChild:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def _ask(self, request: Request) -> Scrubbed:
+    def _turn(self, question: Q, wanted: type[A], check: Callable[[Q, A], R]) -> R:
+        """Ask, and have the answer checked before the child may get another question."""
+        with self._lock:
+            try:
+                self._ready()
+            except Misconfigured as e:
+                raise Unavailable(str(e), hint=e.hint, code="child_down") from e
+            self._seq += 1
+            asked = msgspec.structs.replace(question, seq=self._seq)
+            try:
+                return check(asked, self._ask(asked, wanted))
+            except Withheld as e:
+                if e.code not in HEALTHY:
+                    self._restart()
+                raise
+
+    def _ask(self, question: Q, wanted: type[A]) -> A:
         assert self._child is not None
-        body = self._child.exchange(talk.pack(request), self._deadline_s)
-        answer = _parse(body)
-        if isinstance(answer, Done):
-            return vouch(request, answer)
-        if isinstance(answer, Hello) or answer.seq != request.seq:
+        answer = _parse(self._child.exchange(talk.pack(question), self._deadline_s))
+        if isinstance(answer, Hello) or answer.seq != question.seq:
+            raise Withheld("the scrub child answered another question", code="bad_answer")
+        if isinstance(answer, wanted):
+            return answer
+        if not isinstance(answer, Declined):
             raise Withheld("the scrub child answered something else", code="bad_answer")
         if answer.family == "refused":
             raise Refused(answer.message, code=answer.code)
@@ -132,11 +189,7 @@ class ScrubChild:
         self._child = self._start()
 
     def _start(self) -> _Child:
-        o = self._options
-        settings = Settings(
-            faces=o.faces, plates=o.plates, margin=o.margin, masks={k: tuple(v) for k, v in o.masks.items()},
-            runtime=o.runtime, deadline_s=self._deadline_s, memory_bytes=o.memory_bytes,
-        )  # fmt: skip
+        settings = Settings(self._options, self._deadline_s)
         return _Child(self._command, talk.pack(settings))
 
 
@@ -240,6 +293,16 @@ class _Child:
         return Withheld(
             f"the scrub child was {how}" if status < 0 else f"the scrub child {how}: {words}", code="child_died"
         )
+
+
+def _as_is(asked: Q, answer: A) -> A:
+    return answer
+
+
+def _one_each(asked: Inspect, answer: Inspected) -> tuple[float, ...]:
+    if len(answer.shares) != len(asked.spots):
+        raise Withheld("the scrub child did not look at every box", code="bad_answer")
+    return answer.shares
 
 
 def _parse(body: bytes) -> talk.Answer:

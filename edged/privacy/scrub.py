@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass
 from types import MappingProxyType
 
 from edged.errors import EdgedError, Refused
 from edged.privacy import jpeg
-from edged.privacy.talk import Done, Request
+from edged.privacy.talk import Done, Polygon, Request, ScrubOptions
 from edged.wire.messages import REGION_PX
 
-Polygon = tuple[tuple[float, float], ...]  # corners as shares of width and height, 0..1
+__all__ = ["Polygon", "ScrubOptions", "Scrubbed", "Withheld", "vouch"]
 
 _OURS = object()
 
@@ -32,6 +32,8 @@ class Withheld(EdgedError):
     detector    a detector failed or gave numbers that are none
     memory      the frame needed more memory than the child may have
     child_error any other error in the child
+    too_dark    no detector can be trusted in so little light (judge.py)
+    too_blurred no detector can be trusted on so blurred a picture
     closed      the child was closed
     """
 
@@ -39,27 +41,11 @@ class Withheld(EdgedError):
 
 
 @dataclass(frozen=True)
-class ScrubOptions:
-    """What to remove. `masks` are burned in per camera id, whatever else is found.
-
-    `margin` grows every found box by this share of its width and height on each side before it is filled.
-    `memory_bytes` is the child's address space (RLIMIT_AS), 0 = unlimited.
-    """
-
-    faces: bool = True
-    plates: bool = True
-    margin: float = 0.25
-    masks: Mapping[str, tuple[Polygon, ...]] = field(default_factory=dict)
-    runtime: str = "auto"
-    memory_bytes: int = 2 << 30
-
-
-@dataclass(frozen=True)
 class Scrubbed:
     """A picture without private content. Made by `vouch` only.
 
     `crops` are JPEGs of 224x224, one per region of the frame's header, or the whole picture for the kind "roi".
-    `regions` counts what was hidden: {"face": n, "plate": n}. `ms` are the child's milliseconds per stage.
+    `regions` counts the areas hidden by kind: {"face": n, "plate": n}. `ms` are the child's milliseconds per stage.
     """
 
     jpeg: bytes
@@ -91,8 +77,7 @@ def vouch(request: Request, answer: Done) -> Scrubbed:
         _check(crop, f"region {i}", REGION_PX, REGION_PX)
     if not all(math.isfinite(ms) for ms in answer.ms.values()):
         raise _bad("a time that is no number")
-    found = {"face": answer.faces, "plate": answer.plates}
-    return Scrubbed(answer.jpeg, answer.width, answer.height, answer.crops, found, dict(answer.ms), _OURS)
+    return Scrubbed(answer.jpeg, answer.width, answer.height, answer.crops, answer.hidden, dict(answer.ms), _OURS)
 
 
 def _check(data: bytes, what: str, width: int, height: int) -> None:

@@ -23,6 +23,8 @@ def run(scrubber: Scrubber, *, faces: bool, plates: bool) -> None:
     image, face, plate = planted()
     data = cv2.imencode(".jpg", image)[1].tobytes()
     done = scrubber.scrub(Request(0, "", "frame", WIDTH, HEIGHT, (face,), data))
+    if not done.hidden and (faces or plates):
+        raise Withheld("the scrub child found nothing in its self-test", code="selftest")
     out = np.asarray(cv2.imdecode(np.frombuffer(done.jpeg, np.uint8), cv2.IMREAD_COLOR), dtype=np.uint8)
     for wanted, box, what in ((faces, face, "face"), (plates, plate, "plate")):
         if wanted and not hidden(out, box):

@@ -16,23 +16,80 @@ LENGTH_BYTES = 4
 
 Count = Annotated[int, Meta(ge=0, le=100_000)]
 Milliseconds = Annotated[float, Meta(ge=0, le=1e7)]
+Kind = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
+Coordinate = Annotated[float, Meta(ge=-1e5, le=1e5)]
 Box = tuple[int, int, int, int]  # x, y, w, h in pixels
+Polygon = tuple[tuple[float, float], ...]  # corners as shares of width and height, 0..1
+MAX_SPOTS = 2000
+
+
+class Plugin(Struct, frozen=True, forbid_unknown_fields=True):
+    """An installer's own detector: an ONNX file and how to read its answers (see plugin.py)."""
+
+    kind: Kind
+    file: str
+    layout: Literal["boxes", "yolo"] = "boxes"
+    threshold: Annotated[float, Meta(ge=0.01, le=0.99)] = 0.3
+    long_side: Annotated[int, Meta(ge=64, le=1920, multiple_of=32)] = 640
+    labels: tuple[int, ...] = ()  # of the network's classes, those that count; () = all
+
+
+class ScrubOptions(Struct, frozen=True):
+    """What to remove and how. `masks` are burned in per camera id, whatever else is found.
+
+    `margin` grows every found box by this share of its width and height on each side before it is filled.
+    `strict` runs the face networks at their full size and together; `face_model` is an owner's YuNet file instead of
+    the built-in CenterFace. `unjudged` says what becomes of a picture that is too dark or too blurred to judge;
+    `memory_bytes` is the child's address space (RLIMIT_AS), 0 = unlimited.
+    """
+
+    faces: bool = True
+    plates: bool = True
+    persons: bool = False
+    text: bool = False
+    screens: bool = False
+    strict: bool = False
+    face_model: str = ""
+    plugins: tuple[Plugin, ...] = ()
+    margin: Annotated[float, Meta(ge=0, le=2)] = 0.25
+    unjudged: Literal["withhold", "blank", "keep"] = "withhold"
+    masks: dict[str, tuple[Polygon, ...]] = {}
+    runtime: str = "auto"
+    memory_bytes: Annotated[int, Meta(ge=0)] = 2 << 30
 
 
 class Settings(Struct, frozen=True, tag="settings"):
     """First document to the child."""
 
-    faces: bool
-    plates: bool
-    margin: Annotated[float, Meta(ge=0, le=2)]
-    masks: dict[str, tuple[tuple[tuple[float, float], ...], ...]]
-    runtime: str
+    options: ScrubOptions
     deadline_s: Annotated[float, Meta(gt=0, le=3600)]
-    memory_bytes: Annotated[int, Meta(ge=0)]  # 0 = no limit
+
+
+class Spot(Struct, frozen=True, array_like=True):
+    """Something private: a box in pixels of the picture. Not `sure` = it counts only where a track expects it."""
+
+    kind: Kind
+    x: Coordinate
+    y: Coordinate
+    w: Coordinate
+    h: Coordinate
+    sure: bool = True
+
+
+class Look(Struct, frozen=True, tag="look"):
+    """Where is something private in this picture? Its masks are burned in before anyone looks."""
+
+    seq: int
+    camera: str
+    kind: str
+    width: int
+    height: int
+    jpeg: bytes
+    masks: tuple[Polygon, ...] = ()
 
 
 class Request(Struct, frozen=True, tag="request"):
-    """One picture."""
+    """Scrub this picture: of `spots`, or, when they are None, of what the detectors find. `blank` = cover all of it."""
 
     seq: int
     camera: str
@@ -41,13 +98,36 @@ class Request(Struct, frozen=True, tag="request"):
     height: int
     regions: tuple[Box, ...]
     jpeg: bytes
+    masks: tuple[Polygon, ...] = ()
+    spots: Annotated[tuple[Spot, ...], Meta(max_length=MAX_SPOTS)] | None = None
+    blank: bool = False
+
+
+class Plant(Struct, frozen=True, tag="plant"):
+    """Make a picture with private things in it whose places are known (planted.py)."""
+
+    seq: int
+    seed: int
+    width: int
+    height: int
+
+
+class Inspect(Struct, frozen=True, tag="inspect"):
+    """How much of each of these boxes is covered in a picture that came back scrubbed?"""
+
+    seq: int
+    jpeg: bytes
+    spots: tuple[Spot, ...]
+
+
+Question = Look | Request | Plant | Inspect
 
 
 class Hello(Struct, frozen=True, tag="hello"):
     """First document from the child, after its self-test: what it runs on and how well it is shut in."""
 
-    runtime: str  # of the face network, "" = faces are off
-    faces_sha256: str
+    runtime: str  # of the networks, "" = there are none
+    weights: dict[str, str]  # detector's name -> sha256 of its file
     no_network: bool  # its own network namespace, with nothing in it
     no_sockets: bool  # a system call filter refuses new sockets and programs
     memory_limit: int  # bytes of address space, 0 = none
@@ -55,17 +135,42 @@ class Hello(Struct, frozen=True, tag="hello"):
     start_ms: float
 
 
+class Seen(Struct, frozen=True, tag="seen"):
+    """What a look found. `unjudged` is "" or why no detector can be trusted here: too_dark, too_blurred."""
+
+    seq: int
+    spots: Annotated[tuple[Spot, ...], Meta(max_length=MAX_SPOTS)]
+    unjudged: Annotated[str, Meta(max_length=32, pattern=r"^[a-z_]*$")]
+    ms: dict[Annotated[str, Meta(max_length=16)], Milliseconds]
+
+
 class Done(Struct, frozen=True, tag="done"):
-    """A scrubbed picture."""
+    """A scrubbed picture. `hidden` counts the areas covered, by kind."""
 
     seq: int
     width: int
     height: int
     jpeg: bytes
     crops: tuple[bytes, ...]
-    faces: Count
-    plates: Count
+    hidden: dict[Kind, Count]
     ms: dict[Annotated[str, Meta(max_length=16)], Milliseconds]
+
+
+class Planted(Struct, frozen=True, tag="planted"):
+    """A picture with private things in it. It shows nobody that did not agree to it."""
+
+    seq: int
+    width: int
+    height: int
+    jpeg: bytes
+    spots: tuple[Spot, ...]
+
+
+class Inspected(Struct, frozen=True, tag="inspected"):
+    """Covered share of each box, 0..1, in the order of the question."""
+
+    seq: int
+    shares: tuple[Annotated[float, Meta(ge=0, le=1)], ...]
 
 
 class Declined(Struct, frozen=True, tag="declined"):
@@ -77,7 +182,7 @@ class Declined(Struct, frozen=True, tag="declined"):
     message: Annotated[str, Meta(max_length=400)]
 
 
-Answer = Hello | Done | Declined
+Answer = Hello | Seen | Done | Planted | Inspected | Declined
 
 
 def pack(document: Struct) -> bytes:

@@ -13,7 +13,7 @@ PX = 128  # a tiny picture: emulation makes the network some hundred times slowe
 
 def main() -> None:
     begin = stopwatch()
-    scrubber = Scrubber(FaceDetector())
+    scrubber = Scrubber([FaceDetector()])
     print(f"  detector ready {stopwatch() - begin:.1f} s", flush=True)
     begin = stopwatch()
     jpeg = encode(patterns.picture(1, PX), 90)

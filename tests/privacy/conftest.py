@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edged.privacy import selftest
-from edged.privacy.talk import Request
+from edged.privacy.talk import Look, Request
 from edged.wire.messages import Frame, FrameHeader, Region
 
 
@@ -51,8 +51,20 @@ def frame() -> Callable[..., Frame]:
 def request_of() -> Callable[..., Request]:
     """JPEG -> what the child is asked."""
 
-    def make(jpeg: bytes, *boxes: tuple[int, int, int, int], size=(640, 360), kind="frame", camera="gate") -> Request:
-        return Request(7, camera, kind, *size, boxes, jpeg)
+    def make(
+        jpeg: bytes, *boxes: tuple[int, int, int, int], size=(640, 360), kind="frame", camera="gate", **more
+    ) -> Request:
+        return Request(7, camera, kind, *size, boxes, jpeg, **more)
+
+    return make
+
+
+@pytest.fixture
+def look_of() -> Callable[..., Look]:
+    """JPEG -> where the child is to look."""
+
+    def make(jpeg: bytes, size=(640, 360), kind="frame", camera="gate", **more) -> Look:
+        return Look(7, camera, kind, *size, jpeg, **more)
 
     return make
 

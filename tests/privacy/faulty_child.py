@@ -42,7 +42,7 @@ def spoilt(self, request):
         "other-size": {"width": 320, "height": 180},
         "lying-size": {"jpeg": done.crops[0]},
         "nan": {"ms": {"total": float("nan")}},
-        "minus": {"faces": -1},
+        "minus": {"hidden": {"face": -1}},
     }
     return change(done, **changes[fault]) if fault in changes else done
 

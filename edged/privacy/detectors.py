@@ -1,0 +1,44 @@
+"""Which detectors a box runs, from what its owner asked for.
+
+Guarantees: a kind that was asked for has a detector, or the child does not start; nothing is quietly left out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edged.errors import Misconfigured
+from edged.privacy import faces
+from edged.privacy.detect import Detector
+from edged.privacy.plates import PlateDetector
+from edged.privacy.plugin import OnnxDetector
+from edged.privacy.talk import ScrubOptions
+from edged.privacy.yunet import YuNet
+
+
+def make(options: ScrubOptions, threads: int = 1) -> list[Detector]:
+    """Raises Misconfigured for weights that are missing or not what they should be, and for kinds without a detector."""
+    made: list[Detector] = []
+    if options.faces:
+        made += _faces(options, threads)
+    if options.plates:
+        made.append(PlateDetector(options.runtime, threads))
+    for plugin in options.plugins:
+        made.append(OnnxDetector(plugin, Path(plugin.file), runtime=options.runtime, threads=threads))
+    there = {detector.kind for detector in made}
+    for kind, wanted in (("person", options.persons), ("text", options.text), ("screen", options.screens)):
+        if wanted and kind not in there:
+            raise Misconfigured(
+                f"privacy should hide every {kind}, but nothing here can find one",
+                hint=f'add a [[privacy.detector]] with kind = "{kind}" and the ONNX file of a detector that may be used',
+            )
+    return made
+
+
+def _faces(options: ScrubOptions, threads: int) -> list[Detector]:
+    yunet = Path(options.face_model) if options.face_model else None
+    if options.strict:
+        return faces.strict_faces(options.runtime, threads, yunet)
+    if yunet is not None:
+        return [YuNet(yunet, options.runtime, threads)]
+    return [faces.FaceDetector(options.runtime, threads)]

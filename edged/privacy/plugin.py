@@ -1,0 +1,118 @@
+"""An installer's own detector from an ONNX file: whole persons, burned-in text, screens, or a word of their own.
+
+Input: one float32 [1,3,H,W], BGR 0..255, H and W multiples of 32, the longer one `long_side`. Layouts of the answer:
+
+    boxes   outputs [n,4] (left, top, right, bottom in pixels of the input) and [n] or [n,classes] (scores 0..1), each
+            with or without a batch axis of 1, in this order: the form of a network exported with its own suppression
+    yolo    one output [1,n,5+classes] (centre x, y, width, height in pixels of the input, objectness, class scores, all
+            0..1): YOLOX with its decoding in the graph (Ge et al. 2021, arXiv 2107.08430)
+
+Guarantees: another layout is Misconfigured at start; numbers that are none end in Withheld. Does not guarantee: that
+the detector is a good one (`edged privacy audit` measures it) or that its licence fits (the installer's matter).
+Anything else needs code: any object with the Protocol of detect.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edged import engine
+from edged.errors import Misconfigured, Refused
+from edged.privacy.detect import Found, View
+from edged.privacy.scrub import Withheld
+from edged.privacy.talk import Plugin
+
+STEP = 32
+OVERLAP = 0.5
+KEPT_SIZES = 3
+KEEP_SHARE = 0.5  # of the threshold, from which a box prolongs a track
+
+Float = NDArray[np.float32]
+
+
+class OnnxDetector:
+    """See detect.Detector. Raises Misconfigured for a file that is missing, no model, or of another layout."""
+
+    def __init__(self, plugin: Plugin, path: Path, *, runtime: str = "auto", threads: int = 1) -> None:
+        self.kind, self.start, self.keep = plugin.kind, plugin.threshold, plugin.threshold * KEEP_SHARE
+        self._plugin, self._runtime, self._threads = plugin, runtime, threads
+        try:
+            self._data = path.read_bytes()
+        except OSError as e:
+            raise Misconfigured(f"the detector of every {plugin.kind}, {path}, cannot be read: {e.strerror}") from e
+        self.sha256 = hashlib.sha256(self._data).hexdigest()
+        self._engines: dict[tuple[int, int], engine.Engine] = {}
+        try:
+            self.runtime = self._prepare(plugin.long_side, plugin.long_side).runtime
+            self.find(View(np.zeros((plugin.long_side, plugin.long_side, 3), np.uint8)))
+        except (Refused, Withheld) as e:
+            raise Misconfigured(
+                f"{path} does not work as a detector of layout {plugin.layout!r}: {e}",
+                hint="the layouts are described in docs/privacy.md",
+            ) from e
+
+    def find(self, view: View) -> list[Found]:
+        """Boxes that score at least `keep`; raises Withheld (code detector)."""
+        scale = self._plugin.long_side / max(view.width, view.height)
+        width, height = (max(STEP, round(side * scale / STEP) * STEP) for side in (view.width, view.height))
+        batch = np.ascontiguousarray(view.bgr(width, height).transpose(2, 0, 1)[None], dtype=np.float32)
+        try:
+            outputs = self._prepare(width, height).run(batch)
+        except Refused as e:
+            raise Withheld(f"the {self.kind} network failed: {e}", code="detector") from e
+        corners, scores = (_boxes if self._plugin.layout == "boxes" else _yolo)(outputs, self._plugin.labels)
+        if not (np.isfinite(corners).all() and np.isfinite(scores).all()):
+            raise Withheld(f"the {self.kind} network answered with numbers that are none", code="detector")
+        kept = np.flatnonzero(scores >= self.keep)
+        boxes = np.concatenate([corners[kept, :2], corners[kept, 2:] - corners[kept, :2]], axis=1).astype(np.float64)
+        if not len(kept):
+            return []
+        best = cv2.dnn.NMSBoxes(boxes.tolist(), scores[kept].tolist(), self.keep, OVERLAP)
+        across, down = view.width / width, view.height / height
+        found = []
+        for i in np.asarray(best, dtype=int).ravel():
+            x, y, w, h = boxes[i].tolist()
+            found.append(Found(self.kind, x * across, y * down, w * across, h * down, float(scores[kept[i]])))
+        return found
+
+    def _prepare(self, width: int, height: int) -> engine.Engine:
+        loaded = self._engines.pop((width, height), None)
+        if loaded is None:
+            shape = (1, 3, height, width)
+            loaded = engine.load(self._data, runtime=self._runtime, threads=self._threads, input_shape=shape)
+        self._engines[width, height] = loaded
+        while len(self._engines) > KEPT_SIZES:
+            del self._engines[next(iter(self._engines))]
+        return loaded
+
+
+def _boxes(outputs: tuple[Float, ...], labels: tuple[int, ...]) -> tuple[Float, Float]:
+    if len(outputs) < 2:
+        raise Withheld("it has one output, boxes and scores are two", code="detector")
+    corners, scores = (np.asarray(o[0] if o.ndim > 1 and o.shape[0] == 1 else o, np.float32) for o in outputs[:2])
+    if corners.ndim == 1:  # one box whose batch axis was no batch axis
+        corners, scores = corners[None], np.atleast_1d(scores)
+    if corners.ndim != 2 or corners.shape[1] != 4 or len(scores) != len(corners) or scores.ndim > 2:
+        raise Withheld(f"outputs {outputs[0].shape} and {outputs[1].shape} are no boxes and scores", code="detector")
+    return corners, scores if scores.ndim == 1 else _best(scores, labels)
+
+
+def _yolo(outputs: tuple[Float, ...], labels: tuple[int, ...]) -> tuple[Float, Float]:
+    out = outputs[0]
+    if out.ndim != 3 or out.shape[0] != 1 or out.shape[2] < 6:
+        raise Withheld(f"an output of {out.shape} is not [1,n,5+classes]", code="detector")
+    middle, size = out[0, :, :2], out[0, :, 2:4]
+    return np.concatenate([middle - size / 2, middle + size / 2], axis=1), out[0, :, 4] * _best(out[0, :, 5:], labels)
+
+
+def _best(scores: Float, labels: tuple[int, ...]) -> Float:
+    """The best of each row's classes that count, [n]."""
+    if labels and max(labels) >= scores.shape[1]:
+        raise Withheld(f"there is no class {max(labels)} among {scores.shape[1]}", code="detector")
+    chosen = scores[:, list(labels)] if labels else scores
+    return np.asarray(chosen.max(axis=1, initial=0), np.float32)
