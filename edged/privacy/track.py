@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from edged.privacy.talk import Spot
 
+NEAR, FAR = 0.4, 3.0  # sizes: what detectors jitter, and what no face moves between two looks
+
 Shift = tuple[float, float]  # how far the scene moved since the frame before, pixels right and down
 
 
@@ -25,7 +27,7 @@ class Rules:
     hold: int = 10
     back: int = 5
     growth: float = 0.08  # of width and height on each side per frame without a sighting
-    reach: float = 1.0  # boxes whose middles are further apart than this share of their size are not the same
+    reach: float = 0.6  # of its size that a face may move in a frame beyond what is foreseen: a runner close by does
     gap_s: float = 1.0
 
 
@@ -53,6 +55,7 @@ class Tracker:
         """
         rules = self.rules
         self._shifts = [*self._shifts, shift][-rules.back :] if rules.back else []
+        self._tracks = [t for t in self._tracks if t.missed < rules.hold]
         for track in self._tracks:
             track.missed += 1
             track.rest = _moved(track.rest, *shift)
@@ -74,7 +77,7 @@ class Tracker:
             out.append((0, spot))
         for track in free:
             out += [(0, _grown(box, rules.growth * track.missed)) for box in (track.spot, track.rest)]
-        self._tracks = [t for t in self._tracks if t.missed <= rules.hold] + fresh
+        self._tracks += fresh
         return out
 
     def live(self) -> bool:
@@ -115,15 +118,14 @@ class Tracker:
 
 
 def _nearest(tracks: Sequence[_Track], spot: Spot, rules: Rules) -> _Track | None:
-    best, least = None, rules.reach
+    best, least = None, FAR
     for track in tracks:
         if track.spot.kind != spot.kind or not 0.4 < (spot.w * spot.h + 1) / (track.spot.w * track.spot.h + 1) < 2.5:
             continue
         size_x, size_y = (spot.w + track.spot.w) / 2, (spot.h + track.spot.h) / 2
         (x, y), (tx, ty) = _middle(spot), _middle(track.spot)
-        slack = 1 + rules.growth * track.missed
-        distance = max(abs(x - tx) / max(size_x, 1), abs(y - ty) / max(size_y, 1)) / slack
-        if distance < least:
+        distance = max(abs(x - tx) / max(size_x, 1), abs(y - ty) / max(size_y, 1))
+        if distance < min(least, NEAR + rules.reach * track.missed):
             best, least = track, distance
     return best
 
