@@ -29,6 +29,7 @@ from edged.engine import load, patterns, preprocess
 from edged.errors import Refused
 from edged.improve import Loop
 from edged.ingest import take
+from edged.privacy.detect import Detector
 from edged.privacy.picture import Scrubber as InChild
 from edged.privacy.scrub import Scrubbed, vouch
 from edged.privacy.talk import Look, Request, Seen, Spot
@@ -65,8 +66,8 @@ class FakeClock:
 class Scrubber:
     """The scrub child's own code in this process; `fault` is raised instead when set."""
 
-    def __init__(self) -> None:
-        self._inner = InChild()
+    def __init__(self, detectors: Sequence[Detector] = ()) -> None:
+        self._inner = InChild(detectors)
         self.fault: Exception | None = None
 
     def look(self, frame: Frame) -> Seen:
