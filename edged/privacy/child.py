@@ -47,13 +47,17 @@ def main() -> int:
     source = sys.stdin.buffer
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what a library prints must not land among the answers
-    settings = msgspec.msgpack.decode(_read(source), type=Settings)
+    try:
+        settings = msgspec.msgpack.decode(_read(source), type=Settings)
+    except msgspec.ValidationError as e:
+        _write(out, Declined(-1, "misconfigured", Misconfigured.code, f"the scrub child's settings: {e}"[:400]))
+        return 1
     walls = confine.shut_in(settings.options.memory_bytes)
     try:
         scrubber, runtime, weights = _make(settings.options)
     except EdgedError as e:
         ours = isinstance(e, Misconfigured)
-        _write(out, Declined(-1, "misconfigured" if ours else "withheld", e.code, str(e)[:400]))
+        _write(out, Declined(-1, "misconfigured" if ours else "withheld", e.code, str(e)[:400], e.hint[:400]))
         return 1
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     start_ms = (stopwatch() - began) * 1e3

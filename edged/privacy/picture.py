@@ -2,8 +2,9 @@
 
 Guarantees: what is found or masked is filled with one colour before anything is encoded, in whole blocks of 16x16
 pixels (the largest unit in which JPEG mixes neighbours), so that no covered block depends on what was beneath; regions
-are cut from the filled picture; the output carries no metadata; a picture that is too dark or too blurred to judge is
-withheld or wholly covered, never taken for an empty one. Does not guarantee: that all private content is found.
+are cut from the filled picture; what was encoded is looked at again (witness.py); the output carries no metadata; a
+picture that is too dark or too blurred to judge is withheld or wholly covered, never taken for an empty one. Does not
+guarantee: that all private content is found.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from numpy.typing import NDArray
 from edged.clock import stopwatch
 from edged.engine import preprocess
 from edged.errors import Refused
-from edged.privacy import jpeg, judge
+from edged.privacy import jpeg, judge, witness
 from edged.privacy.detect import Detector, View
 from edged.privacy.scrub import Polygon, Withheld
-from edged.privacy.talk import MAX_SPOTS, Box, Done, Look, Request, Seen, Spot
+from edged.privacy.talk import MAX_SPOTS, Box, Done, Look, Request, Seen, Spot, word_of_look
 
 BLOCK = 16
 GREY = 128  # decodes to exactly itself: all of its JPEG coefficients are zero
@@ -52,7 +53,7 @@ class Scrubber:
         image = decode(question)
         burn(image, question.masks)
         spots, unjudged, ms = self.see(image)
-        return Seen(question.seq, spots, unjudged, ms)
+        return Seen(question.seq, spots, unjudged, ms, word_of_look(question, spots, unjudged))
 
     def scrub(self, request: Request) -> Done:
         """Raises Refused for a picture that breaks the rules, Withheld when a detector fails or nothing can be seen."""
@@ -76,9 +77,11 @@ class Scrubber:
         crops = tuple(encode(preprocess.cut(image, *box), CROP_QUALITY) for box in regions)
         out = encode(image, FRAME_QUALITY)
         marks.append(("encode", stopwatch()))
+        word = witness.attest(request, spots, self._margin, out, crops, blank=blank)
+        marks.append(("check", stopwatch()))
         ms |= {name: (at - before) * 1e3 for (_, before), (name, at) in pairwise(marks)}
         ms["total"] = sum(ms.values())
-        return Done(request.seq, width, height, out, crops, hidden, ms)
+        return Done(request.seq, width, height, out, crops, hidden, ms, word)
 
     def see(self, image: NDArray[np.uint8]) -> tuple[tuple[Spot, ...], str, dict[str, float]]:
         """What every detector finds in a BGR picture [h,w,3], why it cannot be judged ("" = it can), and milliseconds.
@@ -96,8 +99,10 @@ class Scrubber:
                 raise Withheld(f"the picture is {unjudged.replace('_', ' ')} to be judged", code=unjudged)
         for detector in self._detectors:
             for found in detector.find(view):
-                sure = found.score >= detector.start
-                spots.append(Spot(found.kind, found.x, found.y, found.w, found.h, sure))
+                x, y, w, h = (float(edge) for edge in found[1:5])
+                if not (np.isfinite((x, y, w, h)).all() and w > 0 and h > 0):
+                    raise Withheld(f"a {found.kind} was found in a box that is none", code="detector")
+                spots.append(Spot(found.kind, x, y, w, h, bool(found.score >= detector.start)))
             marks.append((detector.kind, stopwatch()))
         if len(spots) > MAX_SPOTS:
             raise Withheld(f"{len(spots)} places in one picture are too many to be true", code="detector")

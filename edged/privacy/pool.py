@@ -23,7 +23,7 @@ import edged
 from edged.clock import stopwatch
 from edged.errors import EdgedError, Misconfigured, Refused, Unavailable
 from edged.privacy import jpeg, talk
-from edged.privacy.scrub import Scrubbed, ScrubOptions, Withheld, vouch
+from edged.privacy.scrub import Scrubbed, ScrubOptions, Withheld, believe, vouch
 from edged.privacy.talk import (
     Declined,
     Done,
@@ -44,7 +44,7 @@ from edged.wire.messages import Frame
 START_S = 60.0  # for imports, compiling the networks and the self-test
 STDERR_KEPT = 2000
 CHUNK = 1 << 16
-HEALTHY = frozenset({"too_dark", "too_blurred"})  # the picture is at fault: the child that said so may live on
+HEALTHY = frozenset({"too_dark", "too_blurred", "bad_places"})  # not the child's fault: it may live on
 
 Q = TypeVar("Q", Look, Request, Plant, Inspect)
 A = TypeVar("A", Seen, Done, Planted, Inspected)
@@ -90,7 +90,7 @@ class ScrubChild:
         """Where something private is; raises as `scrub` does."""
         h = frame.header
         question = Look(0, frame.camera, frame.kind, h.w, h.h, frame.jpeg, self._masks(frame.camera))
-        return self._turn(question, Seen, _as_is)
+        return self._turn(question, Seen, believe)
 
     def scrub(self, frame: Frame, spots: Sequence[Spot] | None = None, *, blank: bool = False) -> Scrubbed:
         """The frame with `spots` covered, or, when there are none given, with what the child finds by itself.
@@ -138,8 +138,8 @@ class ScrubChild:
             except Misconfigured as e:
                 raise Unavailable(str(e), hint=e.hint, code="child_down") from e
             self._seq += 1
-            asked = msgspec.structs.replace(question, seq=self._seq)
             try:
+                asked = _settled(msgspec.structs.replace(question, seq=self._seq))
                 return check(asked, self._ask(asked, wanted))
             except Withheld as e:
                 if e.code not in HEALTHY:
@@ -164,8 +164,8 @@ class ScrubChild:
             raise Withheld("the scrub child was closed", code="closed")
         if self._child is None:
             self._child = self._start()
-        elif self._child.hello is not None and self._child.process.poll() is not None:
-            self._restart()  # it died between two frames, which no frame has to pay for
+        elif self._child.hello is not None and (self._child.process.poll() is not None or self._child.babbles()):
+            self._restart()  # it died or spoke unasked between two frames, which no frame has to pay for
         child = self._child
         if child.hello is None:
             try:
@@ -235,6 +235,13 @@ class _Child:
                         selector.unregister(self._err)
         return body
 
+    def babbles(self) -> bool:
+        """Whether it has said something, or closed its pipe, before it was asked."""
+        try:
+            return bool(self._got) or os.read(self._out.fileno(), CHUNK) is not None
+        except BlockingIOError:
+            return False
+
     def end(self) -> None:
         """Kill and reap it."""
         self.process.kill()
@@ -295,6 +302,13 @@ class _Child:
         )
 
 
+def _settled(question: Q) -> Q:
+    try:
+        return talk.settled(question)
+    except msgspec.ValidationError as e:
+        raise Withheld(f"this cannot be asked of the scrub child: {e}"[:300], code="bad_places") from e
+
+
 def _as_is(asked: Q, answer: A) -> A:
     return answer
 
@@ -314,7 +328,7 @@ def _parse(body: bytes) -> talk.Answer:
 
 def _cannot_start(answer: Declined) -> EdgedError:
     if answer.family == "misconfigured":
-        return Misconfigured(answer.message)
+        return Misconfigured(answer.message, hint=answer.hint)
     return Unavailable(f"the scrub child cannot start: {answer.message}", code="child_down")
 
 

@@ -1,7 +1,8 @@
 """`Scrubbed`, and the only way to one: `vouch` looks at what a scrub child answered before anyone may keep it.
 
 Guarantees: a `Scrubbed` holds pictures of the promised number and sizes, each a plain JPEG without metadata and without
-a byte behind its end, answered for this very request. Does not guarantee: that every face and plate was found; how many
+a byte behind its end, answered for this very request and these very bytes, with something covered of every kind that
+was to be. Does not guarantee: that every face and plate was found; how many
 are is measured, see docs. Does not decode any picture: this module runs in the daemon.
 """
 
@@ -10,14 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
+from hmac import compare_digest
 from types import MappingProxyType
 
 from edged.errors import EdgedError, Refused
 from edged.privacy import jpeg
-from edged.privacy.talk import Done, Polygon, Request, ScrubOptions
+from edged.privacy.talk import Done, Look, Polygon, Request, ScrubOptions, Seen, word, word_of_look
 from edged.wire.messages import REGION_PX
 
-__all__ = ["Polygon", "ScrubOptions", "Scrubbed", "Withheld", "vouch"]
+__all__ = ["Polygon", "ScrubOptions", "Scrubbed", "Withheld", "believe", "vouch"]
 
 _OURS = object()
 
@@ -29,6 +31,8 @@ class Withheld(EdgedError):
     child_died  the child ended in the middle of the frame
     selftest    the child did not hide what was planted for it
     bad_answer  what it answered does not hold together
+    bad_places  the places that were to be covered are none
+    uncovered   what was to be hidden can still be seen in what the child encoded
     detector    a detector failed or gave numbers that are none
     memory      the frame needed more memory than the child may have
     child_error any other error in the child
@@ -77,7 +81,30 @@ def vouch(request: Request, answer: Done) -> Scrubbed:
         _check(crop, f"region {i}", REGION_PX, REGION_PX)
     if not all(math.isfinite(ms) for ms in answer.ms.values()):
         raise _bad("a time that is no number")
+    if not compare_digest(answer.word, word(request, answer.jpeg, *answer.crops)):
+        raise _bad("its word is for something else")
+    for kind in _kinds_inside(request):
+        if not answer.hidden.get(kind):
+            raise _bad(f"nothing was covered for a {kind}")
     return Scrubbed(answer.jpeg, answer.width, answer.height, answer.crops, answer.hidden, dict(answer.ms), _OURS)
+
+
+def believe(question: Look, answer: Seen) -> Seen:
+    """The answer, if its word is for this very question; raises Withheld (code bad_answer)."""
+    if not compare_digest(answer.word, word_of_look(question, answer.spots, answer.unjudged)):
+        raise _bad("its word is for something else")
+    return answer
+
+
+def _kinds_inside(request: Request) -> set[str]:
+    """Of the boxes that were to be covered, as far as they lie in the picture."""
+    if request.blank or request.kind == "roi":  # the size of a roi is not known before it is decoded
+        return set()
+    width, height = request.width, request.height
+    return {
+        spot.kind for spot in request.spots or ()
+        if spot.w > 0 and spot.h > 0 and -spot.w < spot.x < width and -spot.h < spot.y < height
+    }  # fmt: skip
 
 
 def _check(data: bytes, what: str, width: int, height: int) -> None:

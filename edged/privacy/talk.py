@@ -1,12 +1,14 @@
 """What a scrub child and its parent say to each other: MessagePack documents, each behind its length (4 bytes).
 
 Guarantees: a document that decodes has the fields and limits written here; lengths are capped before anything is read.
-Does not guarantee: that an answer is true; `scrub.vouch` checks what can be checked without decoding a picture.
+Does not guarantee: that an answer is true; `scrub.vouch` checks what can be checked without decoding a picture. An
+answer's `word` ties it to its question, so that no fault on the way can swap, replay or change it.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import hashlib
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -16,6 +18,7 @@ LENGTH_BYTES = 4
 
 Count = Annotated[int, Meta(ge=0, le=100_000)]
 Milliseconds = Annotated[float, Meta(ge=0, le=1e7)]
+Word = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Kind = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
 Coordinate = Annotated[float, Meta(ge=-1e5, le=1e5)]
 Box = tuple[int, int, int, int]  # x, y, w, h in pixels
@@ -121,6 +124,7 @@ class Inspect(Struct, frozen=True, tag="inspect"):
 
 
 Question = Look | Request | Plant | Inspect
+Q = TypeVar("Q", Look, Request, Plant, Inspect)
 
 
 class Hello(Struct, frozen=True, tag="hello"):
@@ -142,6 +146,7 @@ class Seen(Struct, frozen=True, tag="seen"):
     spots: Annotated[tuple[Spot, ...], Meta(max_length=MAX_SPOTS)]
     unjudged: Annotated[str, Meta(max_length=32, pattern=r"^[a-z_]*$")]
     ms: dict[Annotated[str, Meta(max_length=16)], Milliseconds]
+    word: Word
 
 
 class Done(Struct, frozen=True, tag="done"):
@@ -154,6 +159,7 @@ class Done(Struct, frozen=True, tag="done"):
     crops: tuple[bytes, ...]
     hidden: dict[Kind, Count]
     ms: dict[Annotated[str, Meta(max_length=16)], Milliseconds]
+    word: Word
 
 
 class Planted(Struct, frozen=True, tag="planted"):
@@ -180,6 +186,7 @@ class Declined(Struct, frozen=True, tag="declined"):
     family: Literal["refused", "withheld", "misconfigured"]
     code: Annotated[str, Meta(max_length=32, pattern=r"^[a-z0-9_]+$")]
     message: Annotated[str, Meta(max_length=400)]
+    hint: Annotated[str, Meta(max_length=400)] = ""
 
 
 Answer = Hello | Seen | Done | Planted | Inspected | Declined
@@ -189,6 +196,24 @@ def pack(document: Struct) -> bytes:
     """The document with its length before it."""
     body = msgspec.msgpack.encode(document)
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
+
+
+def word(question: Struct, *parts: bytes) -> bytes:
+    """SHA-256 over a question and what answers it. The question is one that `settled` gave."""
+    digest = hashlib.sha256(msgspec.msgpack.encode(question))
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.digest()
+
+
+def word_of_look(question: Look, spots: tuple[Spot, ...], unjudged: str) -> bytes:
+    """`word` of what a look found."""
+    return word(question, msgspec.msgpack.encode(spots), unjudged.encode())
+
+
+def settled(question: Q) -> Q:
+    """The question as the other end will read it; raises msgspec.ValidationError for one that breaks its limits."""
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(question), type=type(question))
 
 
 def answer_of(body: bytes) -> Answer:

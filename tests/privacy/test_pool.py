@@ -17,7 +17,7 @@ from edged.errors import Misconfigured, Refused, Unavailable
 from edged.privacy import jpeg, selftest
 from edged.privacy.pool import ScrubChild
 from edged.privacy.scrub import Scrubbed, ScrubOptions, Withheld, vouch
-from edged.privacy.talk import Done
+from edged.privacy.talk import Done, word
 from edged.wire.messages import Frame, FrameHeader
 
 PLAIN = ScrubOptions(faces=False, plates=False)  # starts fast
@@ -67,7 +67,7 @@ def test_a_frame_comes_back_scrubbed(child, planted, encode, pixels, frame):
     assert (scrubbed.width, scrubbed.height, len(scrubbed.crops)) == (640, 360, 2)
     assert scrubbed.regions["face"] == 1
     assert scrubbed.regions["plate"] >= 1
-    assert set(scrubbed.ms) == {"decode", "judge", "face", "plate", "fill", "encode", "total"}
+    assert set(scrubbed.ms) == {"decode", "judge", "face", "plate", "fill", "encode", "check", "total"}
     assert selftest.hidden(pixels(scrubbed.jpeg), face)
     assert selftest.hidden(pixels(scrubbed.jpeg), plate)
 
@@ -224,7 +224,9 @@ def test_only_the_scrub_module_makes_a_scrubbed(still):
 
 def test_a_scrubbed_cannot_be_changed_afterwards(still, encode, request_of):
     crop = encode(patterns.picture(2, 224))
-    scrubbed = vouch(request_of(still, BOX), Done(7, 640, 360, still, (crop,), {"face": 1}, {"total": 1.0}))
+    request = request_of(still, BOX)
+    done = Done(7, 640, 360, still, (crop,), {"face": 1}, {"total": 1.0}, word(request, still, crop))
+    scrubbed = vouch(request, done)
     with pytest.raises(AttributeError):
         scrubbed.jpeg = b""
     with pytest.raises(TypeError):
