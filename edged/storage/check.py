@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edged.errors import Corrupt, EdgedError, Refused
-from edged.storage import audit, disk, models, objects, seal, snapshots
+from edged.storage import audit, disk, masks, models, objects, seal, snapshots
 from edged.storage.store import Store
 
 
@@ -32,7 +32,7 @@ def run(store: Store, published: audit.Head | None = None) -> list[Finding]:
     outside.
     """
     found: list[Finding] = []
-    for look in (_database, _objects, _samples, _keys, _snapshots, _models):
+    for look in (_database, _objects, _samples, _keys, _snapshots, _models, _masks):
         try:
             found += list(look(store))
         except Corrupt as e:  # a damaged page ends this look; the others may still read theirs
@@ -122,3 +122,8 @@ def _models(store: Store) -> Iterator[Finding]:
             models.read_model(store, row[0])
         except (Corrupt, Refused) as e:
             yield Finding("model_" + ("changed" if isinstance(e, Corrupt) else "lost"), row[0], str(e))
+
+
+def _masks(store: Store) -> Iterator[Finding]:
+    masks.holding(store)  # raises Corrupt for the first that does not read back
+    yield from ()

@@ -7,6 +7,7 @@ guarantee a way back: a database of a newer edged is refused, not downgraded.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ from edged.errors import Misconfigured
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-VERSION = 1
+STEPS = {"0001_first": "schema.sql", "0002_masks": "schema-2.sql"}  # what was taken anywhere is never edited
+VERSION = len(STEPS)
 
 
 def version_of(conn: sqlite3.Connection) -> int:
@@ -38,10 +40,8 @@ def migrate(conn: sqlite3.Connection) -> None:
     from sqlite_utils import Database, Migrations
 
     steps = Migrations("edged")
-
-    @steps(name="0001_first")
-    def first(db: Database) -> None:
-        db.executescript(resources.files("edged.storage").joinpath("schema.sql").read_text(encoding="utf-8"))
+    for name, file in STEPS.items():
+        steps(name=name)(_step(file))
 
     conn.execute("begin immediate")  # a second process waits here and then finds nothing left to do
     try:
@@ -53,3 +53,10 @@ def migrate(conn: sqlite3.Connection) -> None:
         if conn.in_transaction:
             conn.execute("rollback")
         raise
+
+
+def _step(file: str) -> Callable[[Database], None]:
+    def take(db: Database) -> None:
+        db.executescript(resources.files("edged.storage").joinpath(file).read_text(encoding="utf-8"))
+
+    return take
