@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
@@ -28,10 +28,10 @@ from edged.improve import Loop, Rules
 from edged.ingest import Scrubber, Workers
 from edged.privacy import track
 from edged.privacy.pool import ScrubChild
-from edged.privacy.talk import Plugin, ScrubOptions
+from edged.privacy.talk import Plugin, Polygon, ScrubOptions
 from edged.publish import deliver, fleet, release, rollout, trust
 from edged.retrain.gate import GateLimits
-from edged.storage import cameras, counters, models, objects, retention
+from edged.storage import cameras, counters, masks, models, objects, retention
 from edged.storage.store import Store
 from edged.wire import messages, topics
 from edged.wire.link import Link, Message, Will
@@ -271,10 +271,12 @@ def scrub_options(config: Config) -> ScrubOptions:
     )  # fmt: skip
 
 
-def start_scrubbers(config: Config) -> list[Scrubber]:
-    """The scrub children; the first is waited for, so that weights or a runtime that are missing are said at once."""
-    options = scrub_options(config)
-    children = [ScrubChild(options, config.privacy.deadline_s) for _ in range(config.privacy.children)]
+def start_scrubbers(config: Config, painted: Callable[[str], Sequence[Polygon]]) -> list[Scrubber]:
+    """The scrub children; the first is waited for, so that weights or a runtime that are missing are said at once.
+
+    `painted` are a camera's masks beyond those of the configuration."""
+    options, p = scrub_options(config), config.privacy
+    children = [ScrubChild(options, p.deadline_s, painted=painted) for _ in range(p.children)]
     log.info("scrub children: %s", children[0].ready())
     return list(children)
 
@@ -294,7 +296,7 @@ def run(config: Config) -> None:
         will = Will(topics.server(config.server.site, config.server.id, "state"), b"offline")
         link = site.connect(config, will)
         stack.callback(link.close)
-        scrubbers = start_scrubbers(config)
+        scrubbers = start_scrubbers(config, masks.Painted(store).of)
         rules = box_rules(config)
         box = Box(link, store, repo, lambda frame: workers.submit(frame), rules, clock)
         p = config.privacy

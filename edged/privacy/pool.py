@@ -72,6 +72,7 @@ class ScrubChild:
         self._lock = threading.Lock()
         self._closed = False
         self._seq = 0
+        self._looked: dict[tuple[str, str], tuple[Polygon, ...]] = {}  # masks of frames that are yet to be covered
         self._child: _Child | None = self._start()
 
     @property
@@ -88,9 +89,11 @@ class ScrubChild:
 
     def look(self, frame: Frame) -> Seen:
         """Where something private is; raises as `scrub` does."""
-        h = frame.header
-        question = Look(0, frame.camera, frame.kind, h.w, h.h, frame.jpeg, self._masks(frame.camera))
-        return self._turn(question, Seen, believe)
+        h, masks = frame.header, self._masks(frame.camera)
+        seen = self._turn(Look(0, frame.camera, frame.kind, h.w, h.h, frame.jpeg, masks), Seen, believe)
+        if masks:
+            self._looked[frame.camera, h.id] = masks
+        return seen
 
     def scrub(self, frame: Frame, spots: Sequence[Spot] | None = None, *, blank: bool = False) -> Scrubbed:
         """The frame with `spots` covered, or, when there are none given, with what the child finds by itself.
@@ -99,8 +102,11 @@ class ScrubChild:
         Unavailable (code child_down: no child could be started; the frame was not tried)."""
         h = frame.header
         regions = tuple((r.x, r.y, r.w, r.h) for r in h.regions)
+        masks = self._masks(frame.camera)
+        if spots is not None:  # nobody looked under a mask that was removed since: this frame keeps it
+            masks += tuple(m for m in self._looked.pop((frame.camera, h.id), ()) if m not in masks)
         request = Request(
-            0, frame.camera, frame.kind, h.w, h.h, regions, frame.jpeg, self._masks(frame.camera),
+            0, frame.camera, frame.kind, h.w, h.h, regions, frame.jpeg, masks,
             None if spots is None else tuple(spots), blank,
         )  # fmt: skip
         return self._turn(request, Done, vouch)
@@ -141,7 +147,7 @@ class ScrubChild:
             try:
                 asked = _settled(msgspec.structs.replace(question, seq=self._seq))
                 return check(asked, self._ask(asked, wanted))
-            except Withheld as e:
+            except (Withheld, Unavailable) as e:
                 if e.code not in HEALTHY:
                     self._restart()
                 raise
@@ -214,7 +220,8 @@ class _Child:
         self.hello: Hello | None = None
 
     def exchange(self, document: bytes, deadline_s: float) -> bytes:
-        """Send `document` and wait for one whole answer; raises Withheld (timeout, child_died, bad_answer)."""
+        """Send `document` and wait for one whole answer; raises Withheld (timeout, child_died, bad_answer), or
+        Unavailable (child_down) when it did not take the whole document."""
         self._to_send = memoryview(bytes(self._to_send) + document)
         end = stopwatch() + deadline_s
         with selectors.DefaultSelector() as selector:
@@ -255,7 +262,7 @@ class _Child:
         except BlockingIOError:
             return
         except BrokenPipeError as e:
-            raise self._died() from e
+            raise Unavailable("the scrub child went before it was asked", code="child_down") from e
         if not self._to_send:
             selector.unregister(self._in)
 

@@ -87,6 +87,17 @@ def test_masks_painted_later_hold_from_the_next_frame(still, pixels, frame):
         assert selftest.hidden(pixels(plain.scrub(frame(still)).jpeg), (0, 0, 320, 360))
 
 
+def test_a_mask_removed_between_look_and_cover_still_covers_where_nobody_looked(still, pixels, frame):
+    left = ((0, 0), (0.5, 0), (0.5, 1), (0, 1))
+    painted = {"gate": (left,)}
+    with ScrubChild(PLAIN, 10, painted=lambda camera: painted.get(camera, ())) as plain:
+        taken = frame(still)
+        plain.look(taken)
+        painted["gate"] = ()
+        assert selftest.hidden(pixels(plain.scrub(taken, ()).jpeg), (0, 0, 320, 360))
+        assert not selftest.hidden(pixels(plain.scrub(taken, ()).jpeg), (0, 0, 320, 360)), "looked at anew, it is gone"
+
+
 def test_look_then_cover_hides_what_one_scrub_hides(child, planted, encode, pixels, frame):
     image, face, _ = planted
     taken = frame(encode(image), face)
