@@ -96,7 +96,7 @@ class Privacy(Section, frozen=True):
 
 class Mask(Section, frozen=True):
     name: str
-    polygon: tuple[tuple[Ratio, Ratio], ...]  # corners as shares of width and height
+    polygon: Annotated[tuple[tuple[Ratio, Ratio], ...], Meta(min_length=3)]  # corners as shares of width and height
 
 
 class Camera(Section, frozen=True):

@@ -38,6 +38,7 @@ def test_an_unknown_key_names_the_nearest_one(wrong, hint):
         {"task": {"classes": ["a", "a"]}},
         {"storage": {"max_bytes": "40 parsecs"}},
         {"camera": [{"id": "gate"}, {"id": "gate"}]},
+        {"camera": [{"id": "gate", "mask": [{"name": "line", "polygon": [[0, 0], [1, 1]]}]}]},
         {"compress": {"methods": ["magic"]}},
         {"mqtt": {"port": 70000}},
         {"privacy": {"children": 0}},
