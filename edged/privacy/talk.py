@@ -163,13 +163,15 @@ class Done(Struct, frozen=True, tag="done"):
 
 
 class Planted(Struct, frozen=True, tag="planted"):
-    """A picture with private things in it. It shows nobody that did not agree to it."""
+    """A picture with private things in it. It shows nobody that did not agree to it. `easy` = which of the spots no
+    scrubber that works can miss; empty = none of them."""
 
     seq: int
     width: int
     height: int
     jpeg: bytes
     spots: tuple[Spot, ...]
+    easy: tuple[bool, ...] = ()
 
 
 class Inspected(Struct, frozen=True, tag="inspected"):

@@ -16,7 +16,8 @@ from edged.errors import Misconfigured
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-STEPS = {"0001_first": "schema.sql", "0002_masks": "schema-2.sql"}  # what was taken anywhere is never edited
+# What was taken anywhere is never edited.
+STEPS = {"0001_first": "schema.sql", "0002_masks": "schema-2.sql", "0003_planted": "schema-3.sql"}
 VERSION = len(STEPS)
 
 

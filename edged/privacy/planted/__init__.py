@@ -10,19 +10,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.privacy import jpeg, selftest
+from edged.privacy import jpeg
 from edged.privacy.picture import GREY, encode
+from edged.privacy.planted import scene
 from edged.privacy.scrub import Withheld
 from edged.privacy.talk import Inspect, Plant, Planted, Spot
 
 NEAR = 6  # grey levels that a covered pixel may be off after JPEG
+QUALITY = 90
 
 
 def plant(question: Plant) -> Planted:
     """A picture for this seed; at least 640x360."""
-    image, face, plate = selftest.planted(question.width, question.height)
-    spots = (Spot("face", *face), Spot("plate", *plate))
-    return Planted(question.seq, question.width, question.height, encode(image, 92), spots)
+    drawn = scene.draw(question.seed, question.width, question.height)
+    data = encode(drawn.image, QUALITY)
+    return Planted(question.seq, question.width, question.height, data, drawn.spots, drawn.easy)
 
 
 def inspect(question: Inspect) -> tuple[float, ...]:

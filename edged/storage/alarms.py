@@ -1,0 +1,55 @@
+"""Alarms: what is wrong with the box until it is not any more.
+
+Guarantees: one standing alarm for each code, since when it stands, and both its ends in the audit log in the same
+transaction. Does not guarantee that anybody looks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edged.storage import audit
+from edged.storage.store import Store
+
+AUTHOR = "edged"
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """`text` is a sentence without its full stop."""
+
+    code: str
+    text: str
+    since: float
+
+
+def sound(store: Store, code: str, text: str) -> bool:
+    """Raise an alarm, or say anew what one that stands is about; True if it did not stand before."""
+    with store.transaction():
+        if store.execute("update alarm set text = ? where code = ? and cleared is null", (text, code)):
+            return False
+        store.execute("insert into alarm (code, text, since) values (?, ?, ?)", (code, text, store.clock.now()))
+        audit.append(store, AUTHOR, "alarm.raised", code, {"text": text})
+    return True
+
+
+def clear(store: Store, code: str) -> bool:
+    """True if it stood."""
+    if not store.value("select 1 from alarm where code = ? and cleared is null", (code,)):
+        return False
+    with store.transaction():
+        store.execute("update alarm set cleared = ? where code = ? and cleared is null", (store.clock.now(), code))
+        audit.append(store, AUTHOR, "alarm.cleared", code)
+    return True
+
+
+def standing(store: Store) -> list[Alarm]:
+    """The oldest first."""
+    return [
+        Alarm(*r) for r in store.rows("select code, text, since from alarm where cleared is null order by since, id")
+    ]
+
+
+def last_cleared(store: Store, code: str) -> float:
+    """When an alarm of this code was cleared last, 0 = never."""
+    return float(store.value("select max(cleared) from alarm where code = ?", (code,)) or 0)
