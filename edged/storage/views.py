@@ -247,11 +247,31 @@ def cameras(store: Store, at: float) -> list[CameraView]:
             id=c.id, online=c.online, last_seen=c.last_seen, last_frame=c.last_frame,
             fps=c.stats.fps if c.stats else None, infer_ms=c.stats.infer_ms if c.stats else None,
             temp_c=c.stats.temp_c if c.stats else None, waiting=c.stats.spool_frames if c.stats else 0,
-            model=_model(c), release=numbers.get(_model(c)), picture=_picture(store, c.id),
+            model=_model(c), release=numbers.get(_model(c)), picture=picture(store, c.id),
             withheld=withheld.get(c.id, 0),
         )
         for c in camera_rows.all(store)
     ]  # fmt: skip
+
+
+def picture(store: Store, camera: str) -> Picture | None:
+    """Of one camera, None when there is none."""
+    row = store.row(
+        "select id, kind, received, ts, width, height, scrub from frame where camera = ? and object is not null"
+        " order by received desc limit 1",
+        (camera,),
+    )
+    if row is None:
+        return None
+    found = store.rows(
+        "select x, y, w, h, predicted, score from sample where camera = ? and ts = ? and frame = ? order by id",
+        (camera, row["ts"], row["id"]),
+    )
+    hidden = json.loads(row["scrub"]).get("regions", {})
+    return Picture(
+        row["id"], row["kind"], row["received"], row["width"], row["height"], tuple(Region(*r) for r in found),
+        {str(k): int(v) for k, v in hidden.items()},
+    )  # fmt: skip
 
 
 def cycle(store: Store) -> CycleView | None:
@@ -342,25 +362,6 @@ def _model(c: camera_rows.Camera) -> str:
     if c.reported is not None and c.reported.sha256:
         return c.reported.sha256
     return c.info.model if c.info else ""
-
-
-def _picture(store: Store, camera: str) -> Picture | None:
-    row = store.row(
-        "select id, kind, received, ts, width, height, scrub from frame where camera = ? and object is not null"
-        " order by received desc limit 1",
-        (camera,),
-    )
-    if row is None:
-        return None
-    found = store.rows(
-        "select x, y, w, h, predicted, score from sample where camera = ? and ts = ? and frame = ? order by id",
-        (camera, row["ts"], row["id"]),
-    )
-    hidden = json.loads(row["scrub"]).get("regions", {})
-    return Picture(
-        row["id"], row["kind"], row["received"], row["width"], row["height"], tuple(Region(*r) for r in found),
-        {str(k): int(v) for k, v in hidden.items()},
-    )  # fmt: skip
 
 
 def _cycle(store: Store, found: cycles.Cycle) -> CycleView:

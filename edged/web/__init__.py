@@ -1,1 +1,1 @@
-"""WALK 3: the page. Rows in, HTML out; labels and requests are the only writes."""
+"""WALK 3: the page. Rows in, HTML out; labels, masks and requests are the only writes."""

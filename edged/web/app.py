@@ -1,4 +1,4 @@
-"""WALK 3: rows -> page; labels and requests -> rows. One server-rendered page whose fragments are polled.
+"""WALK 3: rows -> page; labels, masks and requests -> rows. One server-rendered page whose fragments are polled.
 
 Guarantees: a picture leaves this process only scrubbed (it reads what privacy passed, there is nothing else in the
 store), never cached; every form carries a CSRF token; a foreign Host header is 400 (DNS rebinding); every answer carries
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,7 +23,7 @@ from edged.clock import Clock, iso
 from edged.errors import EdgedError, Refused, Unavailable
 from edged.storage import cycles, frames, requests, samples, views
 from edged.storage.store import Store
-from edged.web import plot, words
+from edged.web import masks, plot, words
 from edged.web.questions import Questions, Queues
 from edged.web.verdict import judge
 
@@ -51,9 +52,11 @@ def create_app(
     clock: Clock,
     secret: str | bytes,
     hosts: Sequence[str],
+    fixed: masks.Fixed = MappingProxyType({}),
 ) -> Flask:
     """The page of one site. `names` are what people call the cameras, `gate` the limits to show ("max_loss" 0..1),
-    `hosts` the names, without port, that a request may be addressed to, `secret` signs the session cookie.
+    `fixed` the masks that the configuration sets, `hosts` the names, without port, that a request may be addressed to,
+    `secret` signs the session cookie.
     """
     app = Flask(__name__)
     app.config.update(
@@ -78,7 +81,9 @@ def create_app(
             known = views.now(store, now)
             return {"now": now, "facts": known, "verdict": judge(known, names)}
         if section == "cameras":
-            return {"now": now, "cameras": views.cameras(store, now)}
+            heard = views.cameras(store, now)
+            silent = [camera for camera in names if camera not in {c.id for c in heard}]
+            return {"now": now, "cameras": heard, "silent": silent, "masked": masks.counted(store, fixed)}
         if section == "cycle":
             return {"now": now, "cycle": views.cycle(store), "past": views.past_cycles(store)}
         if section == "models":
@@ -99,6 +104,8 @@ def create_app(
 
     for section in SECTIONS:
         app.add_url_rule(f"/{section}", section, show(section), methods=["GET"])
+
+    app.register_blueprint(masks.painter(store, names, fixed, AUTHOR))
 
     def asked(sample: str = "") -> ResponseReturnValue:
         """The next question: as a fragment for the script, by way of the page without it."""

@@ -6,6 +6,7 @@ listen anywhere but on the loopback. The words are kept so that a login can be p
     look     sees rows and scrubbed pictures
     label    adds and takes back labels
     steer    asks for a cycle
+    mask     paints masks and removes painted ones
     anyone   nothing about the site is told
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-Right = Literal["look", "label", "steer", "anyone"]
+Right = Literal["look", "label", "steer", "mask", "anyone"]
 
 AUTHORITY: Mapping[tuple[str, str], Right] = {
     ("GET", "/"): "look",
@@ -28,10 +29,14 @@ AUTHORITY: Mapping[tuple[str, str], Right] = {
     ("POST", "/label/undo"): "label",
     ("POST", "/label/skip"): "label",
     ("POST", "/request/cycle"): "steer",
+    ("GET", "/camera/<camera>/mask"): "mask",
+    ("POST", "/camera/<camera>/mask"): "mask",
+    ("POST", "/camera/<camera>/mask/<mask>/remove"): "mask",
     ("GET", "/picture/<camera>.jpg"): "look",
     ("GET", "/crop/<sample>.jpg"): "look",
     ("GET", "/healthz"): "anyone",
     ("GET", "/static/<path:filename>"): "anyone",
 }
 
-GRANTED: frozenset[Right] = frozenset({"look", "label", "steer", "anyone"})  # to the loopback, which is all there is
+# To the loopback, which is all there is.
+GRANTED: frozenset[Right] = frozenset({"look", "label", "steer", "mask", "anyone"})

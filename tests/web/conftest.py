@@ -1,7 +1,9 @@
 """A site with a past, as rows: two cameras, two releases, a refused candidate, a cycle that is training right now."""
 
+import importlib.util
 import itertools
 import random
+import shutil
 import threading
 from dataclasses import dataclass, field
 
@@ -29,6 +31,7 @@ from edged.wire.messages import CameraInfo, CameraStats, Frame, FrameHeader, Reg
 NOON = 1_795_262_400.0  # 2026-11-21T12:00:00Z
 CLASSES = ("vehicle", "person", "person-backpack", "nothing")
 NAMES = {"north": "North gate", "south": "South gate"}
+CHROMIUM = shutil.which("chromium")
 JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000") + b"\0" * 64 + bytes.fromhex("ffd9")
 
 
@@ -297,3 +300,43 @@ def token():
         return re.search(r'name="csrf-token" content="([^"]+)"', client.get("/").text)[1]
 
     return find
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM or not importlib.util.find_spec("playwright"):
+        pytest.skip("no chromium or no playwright")
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync"]  # fmt: skip
+    with sync_playwright() as p:
+        opened = p.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser, serving, app):
+    """Open the page in a window of a size; every complaint of the browser is collected and must be none."""
+    complaints, windows = [], []
+    address = serving(app)
+
+    def open_(width=1280, height=900, path="", **options):
+        windows.append(browser.new_context(viewport={"width": width, "height": height}, **options))
+        page = windows[-1].new_page()
+        page.on("console", lambda m: complaints.append(f"{m.type}: {m.text}"))
+        page.on("pageerror", lambda e: complaints.append(str(e)))
+        page.on("requestfailed", lambda r: complaints.append(f"failed: {r.url} {r.failure}"))
+        page.add_init_script(
+            "addEventListener('securitypolicyviolation', e => console.error('policy', e.violatedDirective))"
+        )
+        page.goto(address + path)
+        return page
+
+    open_.complaints = complaints
+    yield open_
+    found = list(complaints)  # before the window closes and its last requests fail
+    for window in windows:
+        window.close()
+    assert found == []

@@ -1,57 +1,12 @@
 """The page in a real browser: keys label, fragments refresh, nothing breaks the content security policy."""
 
-import importlib.util
-import shutil
 from pathlib import Path
 
 import pytest
 
 from edged.storage import cameras, labels
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not CHROMIUM or not importlib.util.find_spec("playwright"), reason="no chromium or no playwright"
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]  # fmt: skip
-    with sync_playwright() as p:
-        opened = p.chromium.launch(executable_path=CHROMIUM, args=quiet)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def visit(browser, serving, app):
-    """Open the page in a window of a size; every complaint of the browser is collected and must be none."""
-    complaints, windows = [], []
-    address = serving(app)
-
-    def open_(width=1280, height=900, **options):
-        windows.append(browser.new_context(viewport={"width": width, "height": height}, **options))
-        page = windows[-1].new_page()
-        page.on("console", lambda m: complaints.append(f"{m.type}: {m.text}"))
-        page.on("pageerror", lambda e: complaints.append(str(e)))
-        page.on("requestfailed", lambda r: complaints.append(f"failed: {r.url} {r.failure}"))
-        page.add_init_script(
-            "addEventListener('securitypolicyviolation', e => console.error('policy', e.violatedDirective))"
-        )
-        page.goto(address)
-        return page
-
-    yield open_
-    found = list(complaints)  # before the window closes and its last requests fail
-    for window in windows:
-        window.close()
-    assert found == []
+pytestmark = pytest.mark.browser
 
 
 def test_labelling_by_keyboard_from_the_first_key_to_the_undo(visit, past, street, store):

@@ -20,7 +20,7 @@ def test_every_route_has_an_authority_and_every_authority_a_route(app):
 
 def test_every_route_that_changes_something_needs_a_token(client):
     posts = [path for method, path in AUTHORITY if method == "POST"]
-    assert len(posts) == 4
+    assert len(posts) == 6
     for path in posts:
         answer = client.post(path, data={"sample": "a:b:0", "class": "vehicle"})
         assert answer.status_code == 400, path
