@@ -22,6 +22,7 @@ Fixed = Mapping[str, Sequence[tuple[str, Polygon]]]  # camera -> (name, corners 
 
 WIDTH = 1280  # of the drawing, whatever the picture's is, so that lines and numbers have one size
 NEUTRAL = 720  # its height when there is no picture yet
+EDGE = 52.0
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,16 @@ def _outlines(
         Outline(
             number, name, mask, masks.area([(x, y) for x, y in polygon]),
             " ".join(f"{x * width:.1f},{y * height:.1f}" for x, y in polygon),
-            round(width * sum(x for x, _ in polygon) / len(polygon), 1),
-            round(height * sum(y for _, y in polygon) / len(polygon), 1),
+            _inside(width * sum(x for x, _ in polygon) / len(polygon), width),
+            _inside(height * sum(y for _, y in polygon) / len(polygon), height),
         )
         for number, (name, polygon, mask) in enumerate(every, 1)
     ]  # fmt: skip
+
+
+def _inside(at: float, length: int) -> float:
+    """Far enough from the edge for a number to be read."""
+    return round(min(max(at, EDGE), length - EDGE), 1)
 
 
 def _number(text: str) -> int:
