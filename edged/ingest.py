@@ -15,13 +15,13 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal, NoReturn, Protocol
 
 from edged.clock import Clock, SystemClock
 from edged.errors import Corrupt, EdgedError, Refused, Unavailable
 from edged.privacy.scrub import Scrubbed
 from edged.privacy.stream import Stream
-from edged.privacy.talk import Seen, Spot
+from edged.privacy.talk import Planted, Seen, Spot
 from edged.privacy.track import Rules
 from edged.storage import counters, frames
 from edged.storage.store import Store
@@ -32,12 +32,20 @@ log = logging.getLogger(__name__)
 RETRY_S = 2.0
 
 
+Sink = Callable[[Frame, Callable[[], Scrubbed]], FrameReceipt | None]  # what becomes of a frame; scrubbing may raise
+Answers = Iterable[tuple[Frame, FrameReceipt]]
+
+
 class Scrubber(Protocol):
     """What can make a `Scrubbed` of a frame; `privacy.pool.ScrubChild` in life."""
 
     def look(self, frame: Frame) -> Seen: ...
 
     def scrub(self, frame: Frame, spots: Sequence[Spot] | None = None, *, blank: bool = False) -> Scrubbed: ...
+
+    def plant(self, seed: int) -> Planted: ...
+
+    def inspect(self, jpeg: bytes, spots: Sequence[Spot]) -> tuple[float, ...]: ...
 
     def close(self) -> None: ...
 
@@ -49,6 +57,7 @@ class Looked:
     frame: Frame
     blank: bool
     since: float  # monotonic
+    sink: Sink
 
 
 def take(store: Store, scrubber: Scrubber, frame: Frame) -> FrameReceipt:
@@ -112,37 +121,44 @@ class Line:
     """The frames of some cameras, one scrubber, in order. Not thread-safe."""
 
     def __init__(self, store: Store, scrubber: Scrubber, rules: Rules, delay_s: float, clock: Clock) -> None:
-        self._store, self._scrubber, self._rules = store, scrubber, rules
+        self._store, self.scrubber, self._rules = store, scrubber, rules
         self._delay_s, self._clock = delay_s, clock
         self._streams: dict[str, Stream[Looked]] = {}
         self._waiting: dict[tuple[str, str], str] = {}  # (camera, frame id) -> sha256, of frames not yet answered
         self._last: dict[str, float] = {}  # camera's own time of its newest frame
 
-    def put(self, frame: Frame) -> Iterable[tuple[Frame, FrameReceipt]]:
+    def put(self, frame: Frame) -> Answers:
         """Take a frame; receipts of what is finished by now."""
-        key = (frame.camera, frame.header.id)
-        if self._waiting.get(key) == sha256(frame):
+        if self._waiting.get((frame.camera, frame.header.id)) == sha256(frame):
             return  # sent again while it waits here: its receipt will come
         if (receipt := known(self._store, frame)) is not None:
             yield frame, receipt
             return
+        yield from self.take(frame, partial(keep, self._store))
+
+    def take(self, frame: Frame, sink: Sink, *, alone: bool = False) -> Answers:
+        """The way of every frame: looked at, delayed, covered, handed to `sink`; receipts of what is finished by now.
+
+        `alone` = it has nothing to do with the frames of its camera that came before.
+        """
+        key = (frame.camera, frame.header.id)
         if frame.kind != "frame" or self._delay_s <= 0 or key in self._waiting:
-            yield frame, keep(self._store, frame, partial(self._scrubber.scrub, frame))
+            yield from _sunk(sink, frame, partial(self.scrubber.scrub, frame))
             return
         stream = self._streams.setdefault(frame.camera, Stream(self._rules))
         last, self._last[frame.camera] = self._last.get(frame.camera), frame.header.ts
-        if last is not None and not 0 <= frame.header.ts - last <= self._rules.gap_s:
+        if alone or (last is not None and not 0 <= frame.header.ts - last <= self._rules.gap_s):
             yield from self._cover(stream.cut())
         try:
-            seen = self._scrubber.look(frame)
+            seen = self.scrubber.look(frame)
         except EdgedError as e:
-            yield frame, fail(self._store, frame, e)
+            yield from _sunk(sink, frame, partial(_again, e))
             return
         self._waiting[key] = sha256(frame)
-        looked = Looked(frame, bool(seen.unjudged), self._clock.monotonic())
+        looked = Looked(frame, bool(seen.unjudged), self._clock.monotonic(), sink)
         yield from self._cover(stream.push(looked, seen.spots))
 
-    def overdue(self) -> Iterable[tuple[Frame, FrameReceipt]]:
+    def overdue(self) -> Answers:
         """Receipts of frames that waited long enough for a later one."""
         now = self._clock.monotonic()
         for stream in self._streams.values():
@@ -154,7 +170,7 @@ class Line:
         since = [oldest.since for s in self._streams.values() if (oldest := s.oldest()) is not None]
         return max(0.0, min(since) + self._delay_s - self._clock.monotonic()) if since else None
 
-    def finish(self) -> Iterable[tuple[Frame, FrameReceipt]]:
+    def finish(self) -> Answers:
         """Receipts of everything that waits."""
         for stream in self._streams.values():
             yield from self._cover(stream.cut())
@@ -163,13 +179,27 @@ class Line:
         return len(self._waiting)
 
     def close(self) -> None:
-        self._scrubber.close()
+        self.scrubber.close()
 
-    def _cover(self, ready: Iterable[tuple[Looked, tuple[Spot, ...]]]) -> Iterable[tuple[Frame, FrameReceipt]]:
+    def _cover(self, ready: Iterable[tuple[Looked, tuple[Spot, ...]]]) -> Answers:
+        ready = list(ready)
+        for looked, _ in ready:  # all at once: after a failure among them the camera must get to send the others again
+            self._waiting.pop((looked.frame.camera, looked.frame.header.id), None)
         for looked, spots in ready:
             frame = looked.frame
-            self._waiting.pop((frame.camera, frame.header.id), None)
-            yield frame, keep(self._store, frame, partial(self._scrubber.scrub, frame, spots, blank=looked.blank))
+            yield from _sunk(looked.sink, frame, partial(self.scrubber.scrub, frame, spots, blank=looked.blank))
+
+
+def _sunk(sink: Sink, frame: Frame, scrub: Callable[[], Scrubbed]) -> Answers:
+    if (receipt := sink(frame, scrub)) is not None:
+        yield frame, receipt
+
+
+def _again(e: EdgedError) -> NoReturn:
+    raise e
+
+
+Job = Callable[[Line], Answers]
 
 
 class Workers:
@@ -194,7 +224,7 @@ class Workers:
         self._answer, self._alarm = answer, alarm
         clock = clock or SystemClock()
         self._lines = [Line(store, s, rules or Rules(), delay_s, clock) for s in scrubbers]
-        self._queues: list[queue.Queue[Frame | None]] = [
+        self._queues: list[queue.Queue[Frame | Job | None]] = [
             queue.Queue(maxsize=max(1, depth // len(scrubbers))) for _ in scrubbers
         ]
         self._home: dict[str, int] = {}
@@ -214,6 +244,14 @@ class Workers:
             return retry(frame, "the box is busy", after_s=1.0)
         return None
 
+    def submit_job(self, n: int, job: Job) -> bool:
+        """Queue work for one of the lines, `n` counting them round and round; False when there is no room."""
+        try:
+            self._queues[n % len(self._queues)].put_nowait(job)
+        except queue.Full:
+            return False
+        return True
+
     def waiting(self) -> int:
         return sum(q.qsize() for q in self._queues) + sum(line.waiting() for line in self._lines)
 
@@ -229,20 +267,20 @@ class Workers:
         for line in self._lines:
             line.close()
 
-    def _run(self, q: queue.Queue[Frame | None], line: Line) -> None:
+    def _run(self, q: queue.Queue[Frame | Job | None], line: Line) -> None:
         while True:
             try:
-                frame = q.get(timeout=line.due_in())
+                item = q.get(timeout=line.due_in())
             except queue.Empty:
                 self._answer_all(line.overdue)
                 continue
-            if frame is None:
+            if item is None:
                 break
-            self._answer_all(partial(line.put, frame))
+            self._answer_all(partial(line.put, item) if isinstance(item, Frame) else partial(item, line))
             self._answer_all(line.overdue)
         self._answer_all(line.finish)
 
-    def _answer_all(self, work: Callable[[], Iterable[tuple[Frame, FrameReceipt]]]) -> None:
+    def _answer_all(self, work: Callable[[], Answers]) -> None:
         try:
             for frame, receipt in work():
                 self._answer(frame.camera, receipt)

@@ -93,16 +93,19 @@ class Scrubber:
         spots: list[Spot] = []
         unjudged = ""
         if self._limits is not None and self._unjudged != "keep":
-            unjudged = judge.verdict(judge.judge(view), self._limits)
+            judged = judge.judge(view)
+            if not np.isfinite(judged).all():  # no limit holds against a number that is none
+                raise Withheld("the picture's light cannot be measured", code="detector")
+            unjudged = judge.verdict(judged, self._limits)
             marks.append(("judge", stopwatch()))
             if unjudged and self._unjudged == "withhold":
                 raise Withheld(f"the picture is {unjudged.replace('_', ' ')} to be judged", code=unjudged)
         for detector in self._detectors:
             for found in detector.find(view):
-                x, y, w, h = (float(edge) for edge in found[1:5])
-                if not (np.isfinite((x, y, w, h)).all() and w > 0 and h > 0):
-                    raise Withheld(f"a {found.kind} was found in a box that is none", code="detector")
-                spots.append(Spot(found.kind, x, y, w, h, bool(found.score >= detector.start)))
+                x, y, w, h, score = (float(number) for number in found[1:])
+                if not (np.isfinite((x, y, w, h, score)).all() and w > 0 and h > 0):
+                    raise Withheld(f"the {detector.kind} detector found a box that is none", code="detector")
+                spots.append(Spot(found.kind, x, y, w, h, score >= detector.start))
             marks.append((detector.kind, stopwatch()))
         if len(spots) > MAX_SPOTS:
             raise Withheld(f"{len(spots)} places in one picture are too many to be true", code="detector")

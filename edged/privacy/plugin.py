@@ -30,6 +30,7 @@ from edged.privacy.talk import Plugin
 STEP = 32
 OVERLAP = 0.5
 KEPT_SIZES = 3
+SLACK = 1e-3  # of a score that rounding pushed out of 0..1
 KEEP_SHARE = 0.5  # of the threshold, from which a box prolongs a track
 
 Float = NDArray[np.float32]
@@ -46,6 +47,11 @@ class OnnxDetector:
         except OSError as e:
             raise Misconfigured(f"the detector of every {plugin.kind}, {path}, cannot be read: {e.strerror}") from e
         self.sha256 = hashlib.sha256(self._data).hexdigest()
+        if plugin.sha256 not in ("", self.sha256):
+            raise Misconfigured(
+                f"{path} is not the file that was configured (SHA-256 {self.sha256[:16]}..., not {plugin.sha256[:16]}...)",
+                hint="restore it, or measure the new one and write its sha256 into the configuration",
+            )
         self._engines: dict[tuple[int, int], engine.Engine] = {}
         try:
             self.runtime = self._prepare(plugin.long_side, plugin.long_side).runtime
@@ -68,6 +74,8 @@ class OnnxDetector:
         corners, scores = (_boxes if self._plugin.layout == "boxes" else _yolo)(outputs, self._plugin.labels)
         if not (np.isfinite(corners).all() and np.isfinite(scores).all()):
             raise Withheld(f"the {self.kind} network answered with numbers that are none", code="detector")
+        if scores.size and not (scores.min() >= -SLACK and scores.max() <= 1 + SLACK):
+            raise Withheld(f"the {self.kind} network answered with scores beyond 0..1", code="detector")
         kept = np.flatnonzero(scores >= self.keep)
         boxes = np.concatenate([corners[kept, :2], corners[kept, 2:] - corners[kept, :2]], axis=1).astype(np.float64)
         if not len(kept):
@@ -107,7 +115,10 @@ def _yolo(outputs: tuple[Float, ...], labels: tuple[int, ...]) -> tuple[Float, F
     if out.ndim != 3 or out.shape[0] != 1 or out.shape[2] < 6:
         raise Withheld(f"an output of {out.shape} is not [1,n,5+classes]", code="detector")
     middle, size = out[0, :, :2], out[0, :, 2:4]
-    return np.concatenate([middle - size / 2, middle + size / 2], axis=1), out[0, :, 4] * _best(out[0, :, 5:], labels)
+    scores = np.asarray(out[0, :, 4] * _best(out[0, :, 5:], labels), np.float32)
+    if len(scores) > 1 and scores.min() == scores.max() and scores[0] in (0, 1):  # no working network says so
+        raise Withheld("it answers the same for every place", code="detector")
+    return np.concatenate([middle - size / 2, middle + size / 2], axis=1), scores
 
 
 def _best(scores: Float, labels: tuple[int, ...]) -> Float:

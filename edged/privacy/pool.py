@@ -206,7 +206,7 @@ class _Child:
         pipe = subprocess.PIPE
         # The child sees no variable of ours (a key could be among them) and no relative path.
         self.process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, cwd="/", env=_environment(), close_fds=True
+            command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, cwd="/", env=environment(), close_fds=True
         )
         assert self.process.stdin
         assert self.process.stdout
@@ -262,7 +262,7 @@ class _Child:
         except BlockingIOError:
             return
         except BrokenPipeError as e:
-            raise Unavailable("the scrub child went before it was asked", code="child_down") from e
+            raise Unavailable(f"{self._died()}, before it was asked", code="child_down") from e
         if not self._to_send:
             selector.unregister(self._in)
 
@@ -339,7 +339,8 @@ def _cannot_start(answer: Declined) -> EdgedError:
     return Unavailable(f"the scrub child cannot start: {answer.message}", code="child_down")
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """All that a child sees of ours."""
     # OPENBLAS_CORETYPE and the like are left behind on purpose: a wrong one kills numpy with an illegal instruction.
     return {
         "PATH": os.defpath,

@@ -35,6 +35,7 @@ class Plugin(Struct, frozen=True, forbid_unknown_fields=True):
     threshold: Annotated[float, Meta(ge=0.01, le=0.99)] = 0.3
     long_side: Annotated[int, Meta(ge=64, le=1920, multiple_of=32)] = 640
     labels: tuple[int, ...] = ()  # of the network's classes, those that count; () = all
+    sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""  # of the file; "" = whatever lies there
 
 
 class ScrubOptions(Struct, frozen=True):
