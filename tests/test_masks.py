@@ -1,5 +1,7 @@
 """A mask painted while the daemon runs: the next picture has grey there, in the picture and in the crops on disk."""
 
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from edged.privacy.track import Rules
 from edged.storage import frames, masks, samples
 from edged.storage.seal import read_key
 from edged.storage.store import Store
+from edged.web.app import create_app
 from edged.wire.messages import Frame, FrameHeader, Region
 from tests.site import FakeClock
 
@@ -77,11 +80,18 @@ def grey(image):
     return bool((image == 128).all())
 
 
-def test_painted_while_it_runs_the_next_picture_and_its_crops_are_grey_there(box):
+def test_painted_on_the_page_while_it_runs_the_next_picture_and_its_crops_are_grey_there(box):
     picture, left, middle = box.see()
     assert not selftest.hidden(picture, LEFT_HALF)
     assert not grey(left)
-    made = masks.paint(box.page, "gate", "street", LEFT, "anna")
+    page = create_app(
+        box.page, site="s", classes=("a", "b"), names={"gate": "Gate"}, gate={}, clock=box.clock, secret="x",
+        hosts=("localhost",),
+    ).test_client()  # fmt: skip
+    token = re.search(r'name="csrf_token" value="([^"]+)"', page.get("/camera/gate/mask").text)[1]
+    form = {"csrf_token": token, "name": "street", "corners": masks.format_polygon(LEFT)}
+    assert page.post("/camera/gate/mask", data=form).status_code == 303
+    (made,) = masks.holding(box.page, "gate")
     picture, left, middle = box.see()
     assert selftest.hidden(picture, LEFT_HALF)
     assert grey(left)

@@ -13,9 +13,10 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+from msgspec import Meta
 
 from edged.errors import EXIT_NOT_FOUND, Corrupt, Refused
 from edged.storage import audit
@@ -28,6 +29,10 @@ MOST = 32  # that hold for one camera
 FEWEST_CORNERS, MOST_CORNERS = 3, 32
 NAME_LENGTH = 60
 LEAST_AREA = 1e-8  # of the picture: a fraction of a pixel
+
+Corner = tuple[float, float]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Stored = Annotated[tuple[tuple[Share, Share], ...], Meta(min_length=FEWEST_CORNERS)]
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ def check_name(name: str) -> str:
 
 def check_polygon(polygon: Iterable[Sequence[float]]) -> Polygon:
     """The corners, without those that repeat the one before; raises Refused("bad_polygon")."""
-    corners: list[tuple[float, float]] = []
+    corners: list[Corner] = []
     for at in polygon:
         if len(at) != 2 or not all(math.isfinite(v) and 0 <= v <= 1 for v in at):
             raise Refused("a corner is two numbers from 0 to 1, across and down", code="bad_polygon")
@@ -148,11 +153,11 @@ def check_polygon(polygon: Iterable[Sequence[float]]) -> Polygon:
         corners.pop()
     if not FEWEST_CORNERS <= len(corners) <= MOST_CORNERS:
         raise Refused(f"a mask has {FEWEST_CORNERS} to {MOST_CORNERS} different corners", code="bad_polygon")
-    if _crosses(corners):
-        # Filled by the even-odd rule, its inside would have holes.
-        raise Refused("the sides of a mask must not cross", code="bad_polygon")
     if area(corners) < LEAST_AREA:
-        raise Refused("these corners lie on a line and enclose nothing", code="bad_polygon")
+        raise Refused("these corners enclose nothing", code="bad_polygon")
+    if not _simple(corners):
+        # Filled by the even-odd rule, its inside could have holes.
+        raise Refused("the sides of a mask must not cross or touch", code="bad_polygon")
     return tuple(corners)
 
 
@@ -171,24 +176,36 @@ def format_polygon(polygon: Polygon) -> str:
     return " ".join(f"{x:.6g},{y:.6g}" for x, y in polygon)
 
 
-def area(polygon: Sequence[tuple[float, float]]) -> float:
+def area(polygon: Sequence[Corner]) -> float:
     """Share of the picture, 0..1 (the shoelace formula)."""
     return abs(sum(ax * by - bx * ay for (ax, ay), (bx, by) in pairwise([*polygon, polygon[0]]))) / 2
 
 
-def _crosses(corners: Sequence[tuple[float, float]]) -> bool:
+def _simple(corners: Sequence[Corner]) -> bool:
+    """Whether no side meets another but at the corner between them."""
     sides = list(pairwise([*corners, corners[0]]))
-    return any(_cut(*a, *b) for i, a in enumerate(sides) for b in sides[i + 1 :])
+    last = len(sides) - 1
+    apart = ((i, j) for i in range(last + 1) for j in range(i + 2, last + 1) if (i, j) != (0, last))
+    return not any(_meet(*sides[i], *sides[j]) for i, j in apart)
 
 
-def _cut(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float], d: tuple[float, float]) -> bool:
-    """Whether ab and cd cross in a point inside both."""
-    return _turn(a, b, c) * _turn(a, b, d) < 0 and _turn(c, d, a) * _turn(c, d, b) < 0
+def _meet(a: Corner, b: Corner, c: Corner, d: Corner) -> bool:
+    """Whether ab and cd have a point in common."""
+    abc, abd, cda, cdb = _turn(a, b, c), _turn(a, b, d), _turn(c, d, a), _turn(c, d, b)
+    if abc != abd and cda != cdb:
+        return True
+    on_line = ((abc, a, b, c), (abd, a, b, d), (cda, c, d, a), (cdb, c, d, b))
+    return any(turn == 0 and _between(*three) for turn, *three in on_line)
 
 
-def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
+def _turn(a: Corner, b: Corner, c: Corner) -> float:
+    """1 or -1 by the side of ab on which c lies, 0 on the line."""
     turn = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
     return 0.0 if abs(turn) < 1e-12 else math.copysign(1.0, turn)
+
+
+def _between(a: Corner, b: Corner, c: Corner) -> bool:
+    return all(min(a[i], b[i]) <= c[i] <= max(a[i], b[i]) for i in (0, 1))
 
 
 def _facts(mask: Mask) -> dict[str, object]:
@@ -203,6 +220,6 @@ def _stamp(store: Store) -> tuple[int, int]:
 
 def _read(mask_id: int, text: str) -> Polygon:
     try:
-        return check_polygon(msgspec.json.decode(text, type=tuple[tuple[float, float], ...]))
-    except (msgspec.MsgspecError, Refused) as e:
+        return msgspec.json.decode(text, type=Stored)
+    except msgspec.MsgspecError as e:
         raise Corrupt(f"mask {mask_id} does not read back as it was painted: {e}", code="mask_damaged") from e

@@ -72,7 +72,7 @@ def painter(store: Store, names: Mapping[str, str], fixed: Fixed, author: str) -
             made = masks.paint(store, camera, request.form.get("name", ""), polygon, author)
         except Refused as e:
             return page(camera, wrong=str(e)), 400
-        flash(f"“{made.name}” covers its place in every picture from now on.")
+        flash(f"“{made.name}” covers its place in every picture from now on. Those stored before stay as they are.")
         return redirect(url_for("masks.show", camera=camera), 303)
 
     @routes.post("/camera/<camera>/mask/<mask>/remove")

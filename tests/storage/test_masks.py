@@ -63,7 +63,10 @@ def test_a_mask_is_removed_once_and_only_from_its_own_camera(store):
         [(0, math.nan), (1, 0), (1, 1)],
         [(0, math.inf), (1, 0), (1, 1)],
         [(0, 0, 0), (1, 0), (1, 1)],
-        [(0, 0), (1, 1), (1, 0), (0, 1)],  # its sides cross
+        [(0, 0), (1, 1), (1, 0), (0, 1)],  # two triangles that cancel out
+        [(0, 0), (1, 1), (1, 0), (0, 0.9)],  # its sides cross
+        [(0, 0), (1, 0), (1, 1), (0.5, 0), (0, 1)],  # a corner on another side
+        [(0, 0), (1, 0), (1, 1), (0.5, 0.5), (0.5, 1), (0.5, 0.2), (0, 1)],  # back over a side
         [(0.5 + 0.4 * math.cos(i * 2.4), 0.5 + 0.4 * math.sin(i * 2.4)) for i in range(5)],  # a star
         [(0.5 + 0.4 * math.cos(i / 33 * 6.28), 0.5 + 0.4 * math.sin(i / 33 * 6.28)) for i in range(33)],
     ],

@@ -84,8 +84,8 @@ def test_a_mask_of_the_configuration_is_shown_and_has_no_button(client, post, st
     [
         ("", "3 to 32"),
         ("0,0 1,0", "3 to 32"),
-        ("0,0 1,1 1,0 0,1", "must not cross"),
-        ("0,0 0.5,0.5 1,1", "on a line"),
+        ("0,0 1,1 1,0 0,0.9", "must not cross"),
+        ("0,0 0.5,0.5 1,1", "enclose nothing"),
         ("0,0 1,0 1,1.2", "from 0 to 1"),
         ("0,0 1,0 nan,1", "from 0 to 1"),
         ("here there anywhere", "are written"),
