@@ -25,6 +25,9 @@ Count = Annotated[int, Meta(ge=0)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
+PLANTED = "planted"  # the camera that planted pictures come from (edged/watch.py); no real one may have this name
+
+
 class Section(Struct, frozen=True, forbid_unknown_fields=True):
     """A table of the file: frozen, and no key that is not declared here."""
 
@@ -87,7 +90,7 @@ class Privacy(Section, frozen=True):
     delay_s: Annotated[float, Meta(ge=0, le=30)] = 0.5  # a frame waits at most so long for later ones; 0 = for none
     gap_s: Positive = 1.0  # frames further apart have nothing to do with each other
     planted_every_s: Annotated[float, Meta(ge=0)] = 600  # a picture of known content checks the scrubber; 0 = never
-    planted_alarm: Ratio = 0.9  # alarm when less than this share of it is hidden
+    planted_alarm: Ratio = 0.9  # alarm when less is hidden than this share of what a healthy scrubber hides
     children: Annotated[int, Meta(ge=1, le=16)] = 2
     deadline_s: Positive = 5
     runtime: Literal["auto", "openvino", "onnxruntime"] = "auto"
@@ -243,6 +246,8 @@ def check(raw: dict[str, Any], origin: str = "configuration") -> Config:
     if len(ids) != len(set(ids)):
         raise Misconfigured(f"{origin}: two [[camera]] tables have the same id")
     if len(config.task.classes) != len(set(config.task.classes)):
+    if PLANTED in ids:
+        raise Misconfigured(f'{origin}: no camera may be called "{PLANTED}": that is where planted pictures come from')
         raise Misconfigured(f"{origin}: task.classes names a class twice")
     return config
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import msgspec
 
 from edged import __version__, site
-from edged.clock import Clock, SystemClock
-from edged.config import Config, size
+from edged.clock import Clock, SystemClock, iso
+from edged.config import PLANTED, Config, size
 from edged.errors import Corrupt, Refused, Unavailable
 from edged.improve import Loop, Rules
 from edged.ingest import Scrubber, Workers
@@ -31,8 +31,9 @@ from edged.privacy.pool import ScrubChild
 from edged.privacy.talk import Plugin, Polygon, ScrubOptions
 from edged.publish import deliver, fleet, release, rollout, trust
 from edged.retrain.gate import GateLimits
-from edged.storage import cameras, counters, masks, models, objects, retention
+from edged.storage import alarms, cameras, counters, masks, models, objects, retention
 from edged.storage.store import Store
+from edged.watch import LEAK, Watch, WatchRules
 from edged.wire import messages, topics
 from edged.wire.link import Link, Message, Will
 from edged.wire.messages import Frame, FrameReceipt, Reported, Want
@@ -128,6 +129,8 @@ class Box:
             handler = self._handlers.get(address.leaf)
             if handler is None or address.branch != "cam" or address.site != self._rules.site or not message.payload:
                 return
+            if address.id == PLANTED:
+                raise Refused(f'"{PLANTED}" is no camera', code="reserved_name")
             handler(address.id, address.leaf, message)
         except Refused as e:
             counters.bump(self._store, f"refused:{e.code}")
@@ -191,6 +194,7 @@ class Box:
         if connected:
             with suppress(Unavailable):
                 self._publish_state()
+                self._publish_health()
                 self._publish_metadata()
                 self._roll_out(now)
                 if now >= self._next_stats:
@@ -205,6 +209,12 @@ class Box:
             if self._published.get(leaf) != payload:
                 self._retain(leaf, payload)
                 self._published[leaf] = payload
+
+    def _publish_health(self) -> None:
+        payload = health(alarms.standing(self._store))
+        if self._published.get("health") != payload:
+            self._retain("health", payload)
+            self._published["health"] = payload
 
     def _retain(self, leaf: str, payload: bytes, retain: bool = True) -> None:
         topic = topics.server(self._rules.site, self._rules.server_id, leaf)
@@ -236,6 +246,13 @@ class Box:
             if self._published.get(key) != payload:
                 self._link.publish(topics.cam(self._rules.site, camera, "model/desired"), payload, retain=True)
                 self._published[key] = payload
+
+
+def health(standing: Sequence[alarms.Alarm]) -> bytes:
+    """What `server/<id>/health` retains: {"verdict": "ok" | "degraded" | "failed", "reasons": [{code, text, since}]}."""
+    failed = any(a.code == LEAK for a in standing)
+    reasons = [{"code": a.code, "text": a.text, "since": iso(a.since)} for a in standing]
+    return msgspec.json.encode({"verdict": "failed" if failed else "degraded" if reasons else "ok", "reasons": reasons})
 
 
 def box_rules(config: Config) -> BoxRules:
@@ -271,6 +288,12 @@ def scrub_options(config: Config) -> ScrubOptions:
     )  # fmt: skip
 
 
+def watch_rules(config: Config) -> WatchRules:
+    p = config.privacy
+    kinds = tuple(kind for kind, on in (("face", p.faces), ("plate", p.plates)) if on)
+    return WatchRules(p.planted_every_s, p.planted_alarm, kinds)
+
+
 def start_scrubbers(config: Config, painted: Callable[[str], Sequence[Polygon]]) -> list[Scrubber]:
     """The scrub children; the first is waited for, so that weights or a runtime that are missing are said at once.
 
@@ -304,6 +327,7 @@ def run(config: Config) -> None:
         workers = Workers(store, scrubbers, box.answer, box.alarm, rules=over_time, delay_s=p.delay_s, clock=clock)
         stack.callback(workers.close)
         stack.callback(box.goodbye)
+        watch = Watch(store, workers.submit_job, watch_rules(config), clock)
         loop = Loop(store, loop_rules(config), repo, clock)
         improving = threading.Thread(target=loop.forever, args=(stop, box.alarm), name="improve", daemon=True)
         improving.start()
@@ -311,6 +335,8 @@ def run(config: Config) -> None:
         log.info("edged %s runs site %s", __version__, config.server.site)
         while not stop.is_set():
             box.step()
+            with suppress(Unavailable):  # a busy store; the picture counts as lost
+                watch.step()
             if workers.alive():
                 notify("WATCHDOG=1")
         notify("STOPPING=1")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edged.clock import Clock, SystemClock
-from edged.config import Config, size
-from edged.errors import Misconfigured, Unavailable
+from edged.config import PLANTED, Config, size
+from edged.errors import Misconfigured, Refused, Unavailable
 from edged.storage import seal
 from edged.storage.store import Store
 from edged.wire.link import Endpoint, Link, Tls, Will
@@ -76,6 +76,8 @@ def issue_camera(data_dir: Path, camera: str, clock: Clock) -> tuple[Path, Path]
     """Certificate and key for one camera, signed by the site's CA; returns their paths."""
     from edged.broker import identity
 
+    if camera == PLANTED:
+        raise Refused(f'no camera may be called "{PLANTED}": that is where planted pictures come from', code="bad_name")
     tls = identity.issue(data_dir / "keys", camera, server=False, now=clock.now())
     return Path(tls.cert), Path(tls.key)
 

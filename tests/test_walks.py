@@ -1,10 +1,14 @@
 """The three walks on a simulated site: real parts, one clock, no sockets."""
 
+import msgspec
 import pytest
 
+from edged.clock import iso
 from edged.errors import Corrupt, Refused, Unavailable
 from edged.privacy.scrub import Withheld
+from edged.site import issue_camera
 from edged.storage import (
+    alarms,
     audit,
     candidates,
     check,
@@ -16,7 +20,8 @@ from edged.storage import (
     samples,
     verdicts,
 )
-from tests.site import CLASSES, SimulatedSite, shots
+from edged.wire import topics
+from tests.site import CLASSES, SITE, SimulatedSite, shots
 
 DAY = 1_799_990_000.0
 
@@ -193,6 +198,36 @@ def test_rubbish_on_the_wire_is_counted_and_dropped(site):
     assert counters.get(site.store, "refused:bad_header") == 1
     assert counters.get(site.store, "refused:bad_message") == 2
     other.close()
+
+
+def test_nobody_can_speak_for_the_planted_camera(site):
+    stranger = site.broker.link("planted")
+    for leaf, payload in (("frame", b"\xff\xd8"), ("state", b"online"), ("model/want", b"{}")):
+        stranger.publish(topics.cam(SITE, "planted", leaf), payload)
+    site.turn(3)
+    assert counters.get(site.store, "refused:reserved_name") == 3
+    assert site.store.value("select count(*) from camera where id = 'planted'") == 0
+    assert site.store.value("select count(*) from frame where camera = 'planted'") == 0
+    with pytest.raises(Refused, match="planted"):
+        issue_camera(site.folder, "planted", site.clock)
+
+
+def test_health_is_retained_and_follows_the_alarms(site):
+    def said():
+        message = site.broker.link("reader")
+        message.subscribe(topics.server(SITE, "edge-1", "health"))
+        return msgspec.json.decode(message.receive(0).payload)
+
+    site.turn(3)
+    assert said() == {"verdict": "ok", "reasons": []}
+    alarms.sound(site.store, "privacy_leak", "a face leaked")
+    since = iso(site.clock.now())
+    site.turn(3)
+    reason = {"code": "privacy_leak", "text": "a face leaked", "since": since}
+    assert said() == {"verdict": "failed", "reasons": [reason]}
+    alarms.clear(site.store, "privacy_leak")
+    site.turn(3)
+    assert said()["verdict"] == "ok"
 
 
 def test_two_rounds_in_a_row(site):

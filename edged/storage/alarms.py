@@ -33,9 +33,13 @@ def sound(store: Store, code: str, text: str) -> bool:
     return True
 
 
+def stands(store: Store, code: str) -> bool:
+    return bool(store.value("select 1 from alarm where code = ? and cleared is null", (code,)))
+
+
 def clear(store: Store, code: str) -> bool:
     """True if it stood."""
-    if not store.value("select 1 from alarm where code = ? and cleared is null", (code,)):
+    if not stands(store, code):
         return False
     with store.transaction():
         store.execute("update alarm set cleared = ? where code = ? and cleared is null", (store.clock.now(), code))
