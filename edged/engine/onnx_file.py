@@ -41,6 +41,7 @@ class Facts:
 
     input_name: str
     domains: tuple[str, ...]  # of the operator sets that it imports; "" is ONNX's own
+    outputs: tuple[str, ...]  # names, in the order in which an engine answers
 
 
 def check(data: bytes) -> Facts:
@@ -78,16 +79,18 @@ def _check(model: memoryview) -> Facts:
     if graph is None or not domains:
         raise ValueError("it has no graph" if graph is None else "it names no operator set")
     constants = _check_graph(graph, 0)
-    inputs = []
+    inputs, outputs = [], []
     for number, _kind, raw, _ in _fields(graph):
-        if number == GRAPH_INPUT and _text(raw, VALUE_NAME) not in constants:
+        if number == GRAPH_OUTPUT:
+            outputs.append(_text(raw, VALUE_NAME))
+        elif number == GRAPH_INPUT and _text(raw, VALUE_NAME) not in constants:
             inputs.append((_text(raw, VALUE_NAME), _element_type(raw)))
     if len(inputs) != 1:
         raise ValueError(f"it has {len(inputs)} inputs where exactly one is needed")
     name, element = inputs[0]
     if element != FLOAT:
         raise ValueError(f"its input {name!r} is not float32")
-    return Facts(name, tuple(domains))
+    return Facts(name, tuple(domains), tuple(outputs))
 
 
 def _check_graph(graph: memoryview, depth: int) -> set[str]:

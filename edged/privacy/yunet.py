@@ -13,7 +13,7 @@ landmarks, which are not read here. Decoded as in OpenCV's FaceDetectorYN (modul
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -21,17 +21,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged import engine
+from edged.engine import onnx_file
 from edged.errors import Misconfigured, Refused
+from edged.privacy import night
 from edged.privacy.detect import Found, View
 from edged.privacy.scrub import Withheld
 
 LONG_SIDES = (1280, 640)  # of the network's input: the first finds small faces, the second large ones
 STRIDES = (8, 16, 32)
 STEP = 32
+KEPT_SIZES = 2 * len(LONG_SIDES)
 START = 0.3
 KEEP = 0.15
 OVERLAP = 0.3
-EXPECTED = "cls_8/16/32 and obj_8/16/32 [1,n,1], bbox_8/16/32 [1,n,4], in this order, n = H/s * W/s"
+EXPECTED = "outputs cls_s and obj_s [1,n,1] and bbox_s [1,n,4] for s = 8, 16, 32 and n = H/s * W/s"
+
+Outputs = Mapping[str, NDArray[np.float32]]  # by name
 
 
 def input_size(width: int, height: int, long_side: int) -> tuple[int, int]:
@@ -56,71 +61,84 @@ class YuNet:
         except OSError as e:
             raise Misconfigured(f"the YuNet file {path} cannot be read: {e.strerror}") from e
         self.sha256 = hashlib.sha256(self._data).hexdigest()
-        self._runtime, self._threads, self._path = runtime, threads, path
+        self._runtime, self._threads = runtime, threads
         self._engines: dict[tuple[int, int], engine.Engine] = {}
         try:
-            small = self.prepare(64, 32)
-            check(small.run(np.zeros((1, 3, 32, 64), np.float32)), 64, 32)
+            self._names = onnx_file.check(self._data).outputs
+            # Not square: a network that swaps width and height is found out.
+            check(self._run(np.zeros((1, 3, 2 * STEP, 3 * STEP), np.float32)), 3 * STEP, 2 * STEP)
         except Refused as e:
-            raise Misconfigured(f"{path} is no YuNet: {e}", hint=f"expected outputs: {EXPECTED}") from e
+            raise Misconfigured(f"{path} is no YuNet: {e}", hint=f"expected: {EXPECTED}") from e
         self._engines.clear()
-        self.runtime = small.runtime
+        for long_side in LONG_SIDES:  # the first frame must not wait for them
+            self.runtime = self.prepare(*input_size(1280, 720, long_side)).runtime
 
     def prepare(self, width: int, height: int) -> engine.Engine:
-        """The network for one input size."""
+        """The network for one input size. Compiled once; the last few are kept."""
         loaded = self._engines.pop((width, height), None)
         if loaded is None:
             shape = (1, 3, height, width)
             loaded = engine.load(self._data, runtime=self._runtime, threads=self._threads, input_shape=shape)
         self._engines[width, height] = loaded
-        while len(self._engines) > 2 * len(LONG_SIDES):
+        while len(self._engines) > KEPT_SIZES:
             del self._engines[next(iter(self._engines))]
         return loaded
 
     def find(self, view: View) -> list[Found]:
         """Boxes of faces that score at least `keep`, of both scales; raises Withheld (code detector)."""
         found: list[Found] = []
-        for size in dict.fromkeys(input_size(view.width, view.height, side) for side in LONG_SIDES):
-            across, down = view.width / size[0], view.height / size[1]
-            for x, y, w, h, score in self._once(view, *size):
+        for long_side in LONG_SIDES:
+            width, height = input_size(view.width, view.height, long_side)
+            across, down = view.width / width, view.height / height
+            for x, y, w, h, score in self._look(view, width, height):
                 found.append(Found(self.kind, x * across, y * down, w * across, h * down, score))
         if not found:
             return []
         kept = cv2.dnn.NMSBoxes([f[1:5] for f in found], [f.score for f in found], 0.0, OVERLAP)
         return [found[i] for i in np.asarray(kept, dtype=int).ravel()]
 
-    def _once(self, view: View, width: int, height: int) -> list[tuple[float, float, float, float, float]]:
-        batch = np.ascontiguousarray(view.bgr(width, height).transpose(2, 0, 1)[None], dtype=np.float32)
+    def _look(self, view: View, width: int, height: int) -> list[tuple[float, float, float, float, float]]:
+        picture = night.lift(view.bgr(width, height)).picture
+        batch = np.empty((1, 3, height, width), np.float32)
+        for i, plane in enumerate(cv2.split(picture)):
+            batch[0, i] = plane
         try:
-            outputs = self.prepare(width, height).run(batch)
+            outputs = self._run(batch)
             check(outputs, width, height)
         except Refused as e:
             raise Withheld(f"the face network failed: {e}", code="detector") from e
         return decode(outputs, width, self.keep)
 
-
-def check(outputs: Sequence[NDArray[np.float32]], width: int, height: int) -> None:
-    """Raises Refused (code bad_model) unless the outputs have YuNet's shapes for an input of this size."""
-    cells = [(width // s) * (height // s) for s in STRIDES]
-    wanted = [(1, n, last) for last in (1, 1, 4) for n in cells]
-    got = [tuple(out.shape) for out in outputs[:9]]
-    if got != wanted:
-        raise Refused(f"for a {width}x{height} input it answers {got}, not {wanted}", code="bad_model")
+    def _run(self, batch: NDArray[np.float32]) -> Outputs:
+        answer = self.prepare(batch.shape[3], batch.shape[2]).run(batch)
+        return dict(zip(self._names, answer, strict=True))
 
 
-def decode(
-    outputs: Sequence[NDArray[np.float32]], width: int, least: float
-) -> list[tuple[float, float, float, float, float]]:
-    """(x, y, w, h, score >= least) in pixels of the network's input, one per cell; raises Withheld (code detector)."""
-    if not all(np.isfinite(out).all() for out in outputs[:9]):
-        raise Withheld("the face network answered with numbers that are none", code="detector")
+def check(outputs: Outputs, width: int, height: int) -> None:
+    """Raises Refused (code bad_model) unless the outputs have YuNet's names and shapes for an input of this size."""
+    for stride in STRIDES:
+        cells = (width // stride) * (height // stride)
+        for name, last in ((f"cls_{stride}", 1), (f"obj_{stride}", 1), (f"bbox_{stride}", 4)):
+            if name not in outputs:
+                raise Refused(f"it has no output {name}, but {', '.join(outputs)}"[:300], code="bad_model")
+            if outputs[name].shape != (1, cells, last):
+                got = list(outputs[name].shape)
+                raise Refused(f"{name} is {got} for {width}x{height}, not {[1, cells, last]}", code="bad_model")
+
+
+def decode(outputs: Outputs, width: int, least: float) -> list[tuple[float, float, float, float, float]]:
+    """(x, y, w, h, score >= least) in pixels of the network's input, one per cell; raises Withheld (code detector)
+    for NaN and infinity."""
     found = []
-    for stride, kind, any_, box in zip(STRIDES, outputs[0:3], outputs[3:6], outputs[6:9], strict=True):
-        scores = np.sqrt(np.clip(kind[0, :, 0], 0, 1) * np.clip(any_[0, :, 0], 0, 1))
+    for stride in STRIDES:
+        kind, thing, box = (outputs[f"{name}_{stride}"][0] for name in ("cls", "obj", "bbox"))
+        if not all(np.isfinite(out).all() for out in (kind, thing, box)):
+            raise Withheld("the face network answered with numbers that are none", code="detector")
+        scores = np.sqrt(np.clip(kind[:, 0], 0, 1) * np.clip(thing[:, 0], 0, 1))
         for cell in np.nonzero(scores >= least)[0]:
             row, column = divmod(int(cell), width // stride)
-            across, down, log_w, log_h = (float(v) for v in box[0, cell])
-            w, h = float(np.exp(min(log_w, 10))) * stride, float(np.exp(min(log_h, 10))) * stride
+            across, down = float(box[cell, 0]), float(box[cell, 1])
+            w, h = (float(np.exp(min(size, 10.0))) * stride for size in box[cell, 2:])
             x, y = (column + across) * stride - w / 2, (row + down) * stride - h / 2
             found.append((x, y, w, h, float(scores[cell])))
     return found

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edged import engine
-from edged.engine import patterns, preprocess
+from edged.engine import onnx_file, patterns, preprocess
 from edged.errors import Misconfigured, Refused
 
 RUNTIMES = ("openvino", "onnxruntime")
@@ -32,7 +32,9 @@ def test_both_runtimes_are_found_without_being_imported():
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("batch", ["n", 4])
 def test_outputs_come_in_model_order_as_float32(runtime, batch, classifier):
-    loaded = engine.load(classifier(batch=batch).SerializeToString(), runtime=runtime)
+    data = classifier(batch=batch).SerializeToString()
+    assert onnx_file.check(data).outputs == ("logits", "g")
+    loaded = engine.load(data, runtime=runtime)
     assert loaded.runtime == runtime
     logits, pooled = loaded.run(batch_of(4, 16))
     assert (logits.shape, pooled.shape) == ((4, 3), (4, 8, 1, 1))

@@ -9,7 +9,6 @@ import pytest
 from edged.engine import patterns
 from edged.errors import Refused
 from edged.privacy import faces, jpeg, picture, plates, selftest
-from edged.privacy.detect import View
 from edged.privacy.picture import BLOCK, Scrubber
 from edged.privacy.scrub import Withheld
 from edged.privacy.talk import Spot
@@ -216,16 +215,6 @@ class Answers:
         return tuple(flat)
 
 
-def test_a_face_is_put_where_the_network_says(monkeypatch):
-    detector = faces.FaceDetector()
-    monkeypatch.setattr(detector, "prepare", lambda w, h: Answers(0.9))
-    side = np.exp(2.0) * 4
-    (box,) = detector.find(View(np.zeros((544, 960, 3), np.uint8)))
-    assert box.x == pytest.approx(30.5 * 4 - side / 2, abs=1)
-    assert box.y == pytest.approx(20.5 * 4 - side / 2, abs=1)
-    assert box.w == pytest.approx(side, abs=2)
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_numbers_that_are_none_withhold_the_picture(monkeypatch, bad, encode, request_of):
     detector = faces.FaceDetector()
@@ -234,21 +223,6 @@ def test_numbers_that_are_none_withhold_the_picture(monkeypatch, bad, encode, re
         with pytest.raises(Withheld) as caught:
             Scrubber([detector]).scrub(request_of(encode(wide(1))))
         assert caught.value.code == "detector"
-
-
-@pytest.mark.parametrize(
-    ("picture_size", "network"),
-    [((1280, 720), (960, 544)), ((1920, 1080), (960, 544)), ((640, 360), (640, 352)), ((224, 224), (320, 320))],
-)
-def test_the_networks_input_follows_the_picture(picture_size, network):
-    assert faces.input_size(*picture_size) == network
-
-
-def test_only_a_few_compiled_networks_are_kept():
-    detector = faces.FaceDetector()
-    for width in range(64, 224, 32):
-        detector.prepare(width, 64)
-    assert len(detector._engines) == faces.KEPT_SIZES
 
 
 def test_an_empty_wall_has_no_plate():
