@@ -34,9 +34,9 @@ class Walls:
     memory_limit: int
 
 
-def shut_in(memory_bytes: int) -> Walls:
+def shut_in(memory_bytes: int, *, nice: int = 5) -> Walls:
     """Call before any thread starts: a new user namespace is for single-threaded processes only."""
-    os.nice(5)
+    os.nice(nice)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file can be written, wherever

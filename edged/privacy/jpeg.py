@@ -36,7 +36,7 @@ class Header:
     progressive: bool
 
 
-def check(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
+def check(data: bytes, *, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE) -> Header:
     """Raises Refused: not_jpeg, truncated, trailing, oversized, unsupported, bad_jpeg."""
     header: Header | None = None
     scans = 0
@@ -45,7 +45,7 @@ def check(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
             if header is not None:
                 raise Refused("JPEG with two frames", code="bad_jpeg")
             header = _frame_header(data[begin:end], marker == _SOF2)
-            _check_size(header, max_pixels)
+            _check_size(header, max_pixels, max_side)
         elif 0xC0 <= marker <= 0xCF and marker != _DHT:
             raise Refused(f"JPEG of a kind (marker FF{marker:02X}) that is not taken", code="unsupported")
         elif marker in (_DNL, _DHP):
@@ -129,9 +129,9 @@ def _frame_header(payload: bytes, progressive: bool) -> Header:
     return Header(width, height, components, progressive)
 
 
-def _check_size(header: Header, max_pixels: int) -> None:
+def _check_size(header: Header, max_pixels: int, max_side: int) -> None:
     width, height = header.width, header.height
-    if width * height > max_pixels or max(width, height) > MAX_SIDE:
+    if width * height > max_pixels or max(width, height) > max_side:
         raise Refused(f"picture of {width}x{height} is too large ({max_pixels} pixels at most)", code="oversized")
     if min(width, height) < MIN_SIDE:
         raise Refused(f"picture of {width}x{height} is too small ({MIN_SIDE} pixels a side at least)", code="too_small")
