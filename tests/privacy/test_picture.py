@@ -223,21 +223,3 @@ def test_numbers_that_are_none_withhold_the_picture(monkeypatch, bad, encode, re
         with pytest.raises(Withheld) as caught:
             Scrubber([detector]).scrub(request_of(encode(wide(1))))
         assert caught.value.code == "detector"
-
-
-def test_an_empty_wall_has_no_plate():
-    assert plates.find(np.full((720, 1280, 3), 120, np.uint8)) == []
-    assert plates.find(np.zeros((16, 16, 3), np.uint8)) == []
-
-
-@pytest.mark.parametrize("width", [60, 80, 110, 150])
-@pytest.mark.parametrize("dim", [1.0, 0.35])
-def test_a_plate_of_each_width_is_found_by_day_and_by_night(width, dim):
-    image, _, _ = selftest.planted(1280, 720)
-    box = selftest.draw_plate(image, 400, 560, width)
-    image = (image * dim).astype(np.uint8)
-    hidden = np.zeros((45, 80), bool)
-    for found in plates.find(image):
-        picture.hide_box(hidden, found, 0.25)
-    picture.fill(image, hidden)
-    assert selftest.hidden(image, box)

@@ -1,6 +1,5 @@
-"""Licence plates: the detector. See README.md beside this file for the weights' origin and figures."""
+"""Licence plates: the detector. README.md beside this file says where the weights come from and what they manage."""
 
 from edged.privacy.plates.detector import PlateDetector
-from edged.privacy.plates.strokes import find
 
-__all__ = ["PlateDetector", "find"]
+__all__ = ["PlateDetector"]
