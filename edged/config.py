@@ -67,12 +67,13 @@ class Storage(Section, frozen=True):
 class Detector(Section, frozen=True):
     """An installer's own detector (docs/privacy.md)."""
 
-    kind: Name
+    kind: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,15}$")]  # person, text, screen or a word of your own
     file: str
-    layout: Literal["boxes", "yolo"] = "boxes"
+    layout: Literal["boxes", "yolo", "code"] = "boxes"
     threshold: Annotated[float, Meta(ge=0.01, le=0.99)] = 0.3
     long_side: Annotated[int, Meta(ge=64, le=1920, multiple_of=32)] = 640
-    labels: tuple[int, ...] = ()
+    labels: tuple[Count, ...] = ()
+    sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""  # of the file, so that no other starts
 
 
 class Privacy(Section, frozen=True):
@@ -245,9 +246,9 @@ def check(raw: dict[str, Any], origin: str = "configuration") -> Config:
     ids = [c.id for c in config.camera]
     if len(ids) != len(set(ids)):
         raise Misconfigured(f"{origin}: two [[camera]] tables have the same id")
-    if len(config.task.classes) != len(set(config.task.classes)):
     if PLANTED in ids:
         raise Misconfigured(f'{origin}: no camera may be called "{PLANTED}": that is where planted pictures come from')
+    if len(config.task.classes) != len(set(config.task.classes)):
         raise Misconfigured(f"{origin}: task.classes names a class twice")
     return config
 

@@ -1,6 +1,8 @@
 """Which detectors a box runs, from what its owner asked for.
 
-Guarantees: a kind that was asked for has a detector, or the child does not start; nothing is quietly left out.
+Guarantees: a kind that was asked for has a detector, or the child does not start. An installer's detector of persons,
+text or screens runs only where that kind is switched on; one of faces, plates or a kind of the installer's own always
+runs, beside the built-in one if that is on. Does not guarantee: that two detectors of a kind find more than one.
 """
 
 from __future__ import annotations
@@ -8,10 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from edged.errors import Misconfigured
-from edged.privacy import faces
+from edged.privacy import faces, plugin
 from edged.privacy.detect import Detector
 from edged.privacy.plates import PlateDetector
-from edged.privacy.plugin import OnnxDetector
 from edged.privacy.talk import ScrubOptions
 from edged.privacy.yunet import YuNet
 
@@ -23,11 +24,13 @@ def make(options: ScrubOptions, threads: int = 1) -> list[Detector]:
         made += _faces(options, threads)
     if options.plates:
         made.append(PlateDetector(options.runtime, threads))
-    for plugin in options.plugins:
-        made.append(OnnxDetector(plugin, Path(plugin.file), runtime=options.runtime, threads=threads))
+    switches = {"person": options.persons, "text": options.text, "screen": options.screens}
+    for wanted in options.plugins:
+        if switches.get(wanted.kind, True):
+            made.append(plugin.make(wanted, runtime=options.runtime, threads=threads))
     there = {detector.kind for detector in made}
-    for kind, wanted in (("person", options.persons), ("text", options.text), ("screen", options.screens)):
-        if wanted and kind not in there:
+    for kind, on in switches.items():
+        if on and kind not in there:
             raise Misconfigured(
                 f"privacy should hide every {kind}, but nothing here can find one",
                 hint=f'add a [[privacy.detector]] with kind = "{kind}" and the ONNX file of a detector that may be used',

@@ -1,4 +1,4 @@
-"""An installer's own detector from an ONNX file: whole persons, burned-in text, screens, or a word of their own.
+"""An installer's own detector, from an ONNX file or from code: whole persons, burned-in text, screens, or a word of their own.
 
 Input: one float32 [1,3,H,W], BGR 0..255, H and W multiples of 32, the longer one `long_side`. Layouts of the answer:
 
@@ -7,14 +7,18 @@ Input: one float32 [1,3,H,W], BGR 0..255, H and W multiples of 32, the longer on
     yolo    one output [1,n,5+classes] (centre x, y, width, height in pixels of the input, objectness, class scores, all
             0..1): YOLOX with its decoding in the graph (Ge et al. 2021, arXiv 2107.08430)
 
-Guarantees: another layout is Misconfigured at start; numbers that are none end in Withheld. Does not guarantee: that
-the detector is a good one (`edged privacy audit` measures it) or that its licence fits (the installer's matter).
-Anything else needs code: any object with the Protocol of detect.py.
+    code    no file but "module:attribute" of an installed package, called as `attribute(plugin, runtime, threads)`,
+            which gives an object with the Protocol of detect.py
+
+Guarantees: another layout is Misconfigured at start; numbers that are none end in Withheld; code is loaded only where it
+was named, and only in the scrub child, which is shut in by then (confine.py). Does not guarantee: that the detector is
+a good one (`edged privacy audit` measures it) or that its licence fits (the installer's matter).
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 from pathlib import Path
 
 import cv2
@@ -23,7 +27,7 @@ from numpy.typing import NDArray
 
 from edged import engine
 from edged.errors import Misconfigured, Refused
-from edged.privacy.detect import Found, View
+from edged.privacy.detect import Detector, Found, View
 from edged.privacy.scrub import Withheld
 from edged.privacy.talk import Plugin
 
@@ -34,6 +38,32 @@ SLACK = 1e-3  # of a score that rounding pushed out of 0..1
 KEEP_SHARE = 0.5  # of the threshold, from which a box prolongs a track
 
 Float = NDArray[np.float32]
+
+
+def make(plugin: Plugin, *, runtime: str = "auto", threads: int = 1) -> Detector:
+    """The detector that a plug-in names; raises Misconfigured."""
+    if plugin.layout == "code":
+        return _from_code(plugin, runtime, threads)
+    return OnnxDetector(plugin, Path(plugin.file), runtime=runtime, threads=threads)
+
+
+def _from_code(plugin: Plugin, runtime: str, threads: int) -> Detector:
+    name, _, attribute = plugin.file.partition(":")
+    try:
+        detector: Detector = getattr(importlib.import_module(name), attribute)(plugin, runtime, threads)
+        sound = detector.kind == plugin.kind and 0 < detector.keep <= detector.start <= 1
+        sound = sound and all(isinstance(f, Found) for f in detector.find(View(np.zeros((64, 64, 3), np.uint8))))
+    except Exception as e:
+        raise Misconfigured(
+            f"the detector {plugin.file!r} does not start: {type(e).__name__}: {e}"[:300],
+            hint='file = "module:attribute" of a package that is installed beside edged',
+        ) from e
+    if not sound:
+        raise Misconfigured(
+            f"{plugin.file!r} is no detector of every {plugin.kind}",
+            hint="it needs this kind, 0 < keep <= start <= 1 and a find(view) that gives a list of Found",
+        )
+    return detector
 
 
 class OnnxDetector:
@@ -102,10 +132,14 @@ class OnnxDetector:
 def _boxes(outputs: tuple[Float, ...], labels: tuple[int, ...]) -> tuple[Float, Float]:
     if len(outputs) < 2:
         raise Withheld("it has one output, boxes and scores are two", code="detector")
-    corners, scores = (np.asarray(o[0] if o.ndim > 1 and o.shape[0] == 1 else o, np.float32) for o in outputs[:2])
-    if corners.ndim == 1:  # one box whose batch axis was no batch axis
-        corners, scores = corners[None], np.atleast_1d(scores)
-    if corners.ndim != 2 or corners.shape[1] != 4 or len(scores) != len(corners) or scores.ndim > 2:
+    corners, scores = (np.asarray(output, np.float32) for output in outputs[:2])
+    if corners.ndim == 3 and len(corners) == 1:
+        corners = corners[0]
+    n = len(corners) if corners.ndim == 2 and corners.shape[1] == 4 else -1
+    # [1,n] and [1,n,classes] have a batch axis; [1,classes] of one box has none.
+    if scores.shape[:2] == (1, n) and (n != 1 or scores.ndim == 3):
+        scores = scores[0]
+    if scores.ndim not in (1, 2) or len(scores) != n:
         raise Withheld(f"outputs {outputs[0].shape} and {outputs[1].shape} are no boxes and scores", code="detector")
     return corners, scores if scores.ndim == 1 else _best(scores, labels)
 

@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 
 from edged.engine import patterns
 from edged.privacy.picture import GREY, Scrubber
-from edged.privacy.scrub import Withheld
+from edged.privacy.scrub import Withheld, vouch
 from edged.privacy.talk import Box, Request
 
 WIDTH, HEIGHT = 1280, 720
 
 
 def run(scrubber: Scrubber, *, faces: bool, plates: bool) -> None:
-    """Raises Withheld (code selftest) when a planted face or plate is still to be seen."""
+    """Raises Withheld (code selftest) when a planted face or plate is still to be seen, or what `scrub` raises."""
     image, face, plate = planted()
     data = cv2.imencode(".jpg", image)[1].tobytes()
-    done = scrubber.scrub(Request(0, "", "frame", WIDTH, HEIGHT, (face,), data))
+    request = Request(0, "", "frame", WIDTH, HEIGHT, (face,), data)
+    done = scrubber.scrub(request)
+    vouch(request, done)
     if not done.hidden and (faces or plates):
         raise Withheld("the scrub child found nothing in its self-test", code="selftest")
     out = np.asarray(cv2.imdecode(np.frombuffer(done.jpeg, np.uint8), cv2.IMREAD_COLOR), dtype=np.uint8)

@@ -27,14 +27,14 @@ MAX_SPOTS = 2000
 
 
 class Plugin(Struct, frozen=True, forbid_unknown_fields=True):
-    """An installer's own detector: an ONNX file and how to read its answers (see plugin.py)."""
+    """An installer's own detector: an ONNX file and how to read its answers, or code (see plugin.py)."""
 
     kind: Kind
     file: str
-    layout: Literal["boxes", "yolo"] = "boxes"
+    layout: Literal["boxes", "yolo", "code"] = "boxes"
     threshold: Annotated[float, Meta(ge=0.01, le=0.99)] = 0.3
     long_side: Annotated[int, Meta(ge=64, le=1920, multiple_of=32)] = 640
-    labels: tuple[int, ...] = ()  # of the network's classes, those that count; () = all
+    labels: tuple[Annotated[int, Meta(ge=0)], ...] = ()  # of the network's classes, those that count; () = all
     sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""  # of the file; "" = whatever lies there
 
 

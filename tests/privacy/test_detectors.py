@@ -1,0 +1,62 @@
+"""What was switched on has a detector, or nothing starts; what was switched off does not run."""
+
+from __future__ import annotations
+
+import pytest
+
+from edged.errors import Misconfigured
+from edged.privacy import detectors
+from edged.privacy.scrub import ScrubOptions
+from edged.privacy.talk import Plugin
+from tests.privacy import nets
+
+OPTIONAL = {"person": "persons", "text": "text", "screen": "screens"}
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory):
+    path = tmp_path_factory.mktemp("nets") / "net.onnx"
+    path.write_bytes(nets.colour_net("face"))
+    return {kind: Plugin(kind, str(path), "yolo", long_side=64) for kind in (*OPTIONAL, "face", "plate", "hat")}
+
+
+def kinds(*wanted, **switches):
+    options = ScrubOptions(**({"faces": False, "plates": False, "runtime": "onnxruntime"} | switches), plugins=wanted)
+    return [detector.kind for detector in detectors.make(options)]
+
+
+def test_by_default_faces_and_plates_are_looked_for():
+    assert [d.kind for d in detectors.make(ScrubOptions())] == ["face", "plate"]
+
+
+@pytest.mark.parametrize(("kind", "switch"), OPTIONAL.items())
+def test_an_optional_kind_runs_only_when_its_switch_is_on(plugins, kind, switch):
+    assert kinds(plugins[kind]) == []
+    assert kinds(plugins[kind], **{switch: True}) == [kind]
+
+
+@pytest.mark.parametrize(("kind", "switch"), OPTIONAL.items())
+def test_an_optional_kind_without_a_detector_does_not_start(plugins, kind, switch):
+    others = [p for k, p in plugins.items() if k != kind]
+    for wanted in ([], others):
+        with pytest.raises(Misconfigured, match=f"every {kind}") as caught:
+            kinds(*wanted, **{switch: True})
+        assert f'[[privacy.detector]] with kind = "{kind}"' in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["face", "plate", "hat"])
+def test_other_kinds_always_run(plugins, kind):
+    assert kinds(plugins[kind]) == [kind]
+
+
+def test_an_installers_plate_detector_runs_beside_the_built_in_one(plugins):
+    assert kinds(plugins["plate"], plates=True) == ["plate", "plate"]
+
+
+def test_a_switched_off_detectors_file_is_not_even_read():
+    assert kinds(Plugin("person", "/nowhere.onnx")) == []
+
+
+def test_a_runtime_that_is_not_there_is_said(plugins):
+    with pytest.raises(Misconfigured, match="tensorrt"):
+        kinds(plugins["hat"], runtime="tensorrt")
