@@ -1,10 +1,12 @@
 """The recipe of plates.onnx: `python -m edged.privacy.plates.train --minutes 45 --seed 1 --out DIR [--backgrounds ...]`.
 
+That of text.onnx is the same with another drawing (text/train.py).
+
 A process beside the training draws scenes chunk by chunk (chunk i of seed s is always the same, see scenes.py); each is
 cut, scaled, mirrored, relit, degraded anew whenever it is used. Without any photograph everything is drawn. How many
 chunks are ready at which step depends on the machine, so two runs agree in kind, not in bits.
 
-Writes plates.onnx and plates.json: its SHA-256, thresholds, seed, digests of what was read, and the run's own figures.
+Writes the ONNX file and its card: SHA-256, thresholds, seed, digests of what was read, and the run's own figures.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import json
 import multiprocessing
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -25,7 +28,7 @@ from numpy.typing import NDArray
 
 from edged.clock import SystemClock
 from edged.privacy.plates import net, photographs, scenes
-from edged.privacy.plates.scenes import Float, Grey, Rng
+from edged.privacy.plates.scenes import Float, Grey, Rng, Scene
 
 INPUT = 192  # pixels of a training cut
 BATCH = 32
@@ -36,18 +39,24 @@ AVERAGE = 0.998  # share of the old weights in the running mean that is exported
 START, KEEP = 0.35, 0.15  # scores; see README.md for how they were chosen
 
 
-def main() -> None:
+Draw = Callable[[Rng, Sequence[Grey]], Scene]
+
+
+def main(name: str = "plates", draw: Draw = scenes.drawn, narrowest: float = scenes.NARROWEST) -> None:
+    """Trains what `draw` draws, boxes of less than `narrowest` pixels aside; writes NAME.onnx and NAME.json."""
     options = _options()
     cv2.setNumThreads(1)
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory(dir=options.cache) as folder:
-        drawing = multiprocessing.get_context("spawn").Process(target=_draw, args=(options, Path(folder)), daemon=True)
+        drawing = multiprocessing.get_context("spawn").Process(
+            target=_draw, args=(options, draw, Path(folder)), daemon=True
+        )
         drawing.start()
         try:
-            trained, facts = _train(options, Path(folder), drawing)
+            trained, facts = _train(options, narrowest, Path(folder), drawing)
         finally:
             drawing.terminate()
-    _write(options, trained, facts)
+    _write(options, name, trained, facts)
 
 
 def _options() -> argparse.Namespace:
@@ -79,7 +88,7 @@ def _frames(options: argparse.Namespace) -> list[photographs.Frame]:
     return photographs.frames(options.frames, options.boxes, wanted)
 
 
-def _draw(options: argparse.Namespace, folder: Path) -> None:
+def _draw(options: argparse.Namespace, draw: Draw, folder: Path) -> None:
     """Draws chunks for ever; each appears in the folder under its final name when it is whole."""
     cv2.setNumThreads(1)
     os.nice(10)  # drawing is faster than learning
@@ -89,7 +98,7 @@ def _draw(options: argparse.Namespace, folder: Path) -> None:
     while True:
         rng = np.random.default_rng((options.seed, number))
         made = [
-            photographs.scene(rng, real) if real and rng.random() < 0.25 else scenes.drawn(rng, photos)
+            photographs.scene(rng, real) if real and rng.random() < 0.25 else draw(rng, photos)
             for _ in range(options.chunk)
         ]
         part = folder / "part"
@@ -109,8 +118,8 @@ def _draw(options: argparse.Namespace, folder: Path) -> None:
 class _Pool:
     """The chunks that are ready, newest last. The first one is kept apart for validation."""
 
-    def __init__(self, folder: Path, most: int) -> None:
-        self._folder, self._most, self._next = folder, most, 0
+    def __init__(self, folder: Path, most: int, narrowest: float) -> None:
+        self._folder, self._most, self._narrowest, self._next = folder, most, narrowest, 0
         self.chunks: list[tuple[Grey, Float, Float]] = []
 
     def gather(self) -> int:
@@ -130,14 +139,14 @@ class _Pool:
         for _ in range(BATCH):
             luma, of, trusts = self.chunks[int(rng.integers(1, len(self.chunks)))]
             i = int(rng.integers(len(luma)))
-            cut, its = vary(rng, luma[i], of[i])
+            cut, its = vary(rng, luma[i], of[i], self._narrowest)
             cuts.append(cut)
             boxes.append(its)
             trust.append(float(trusts[i]))
         return np.stack(cuts)[:, None].astype(np.float32), np.stack(boxes), np.asarray(trust, np.float32)
 
 
-def vary(rng: Rng, luma: Grey, boxes: Float) -> tuple[Grey, Float]:
+def vary(rng: Rng, luma: Grey, boxes: Float, narrowest: float = scenes.NARROWEST) -> tuple[Grey, Float]:
     """A cut [INPUT,INPUT] of a scene at another size, mirrored, relit and degraded, with its boxes."""
     scale = float(np.exp(rng.uniform(np.log(0.8), np.log(1.25))))
     room = luma.shape[0] * scale - INPUT
@@ -157,7 +166,7 @@ def vary(rng: Rng, luma: Grey, boxes: Float) -> tuple[Grey, Float]:
     x0, y0, x1, y1 = np.maximum(x, 0), np.maximum(y, 0), np.minimum(x + w, INPUT), np.minimum(y + h, INPUT)
     seen = np.maximum(x1 - x0, 0) * np.maximum(y1 - y0, 0) / np.maximum(w * h, 1e-3)
     placed[:, :4] = np.stack([x0, y0, x1 - x0, y1 - y0], 1)
-    small = (w < scenes.NARROWEST) | (seen < 0.6) | (h < 4)
+    small = (w < narrowest) | (seen < 0.6) | (h < 4)
     placed[:, 4] = np.where(shown & (seen > 0), np.where(small, scenes.IGNORED, boxes[:, 4]), 0)
     placed[placed[:, 4] == 0] = 0
     return _degraded(rng, cut), placed
@@ -188,10 +197,10 @@ def _degraded(rng: Rng, cut: Grey) -> Grey:
 
 
 def _train(
-    options: argparse.Namespace, folder: Path, drawing: multiprocessing.process.BaseProcess
+    options: argparse.Namespace, narrowest: float, folder: Path, drawing: multiprocessing.process.BaseProcess
 ) -> tuple[net.PlateNet, dict[str, float]]:
     clock = SystemClock()
-    pool = _Pool(folder, options.most)
+    pool = _Pool(folder, options.most, narrowest)
     while pool.gather() < max(2, options.first):
         if not drawing.is_alive():
             raise SystemExit("the drawing process ended; its message is above")
@@ -225,7 +234,7 @@ def _train(
             )
             told, last, sums = now, step, np.zeros(2)
     mean.eval()
-    heat, place = _validate(mean, pool.chunks[0])
+    heat, place = _validate(mean, pool.chunks[0], narrowest)
     print(f"validation: heat {heat:.3f} place {place:.3f}")
     return mean, {"steps": step, "chunks": pool.gather(), "validation_heat": heat, "validation_place": place}
 
@@ -239,11 +248,11 @@ def _follow(mean: net.PlateNet, trained: net.PlateNet, share: float) -> None:
                 kept.copy_(new)
 
 
-def _validate(trained: net.PlateNet, chunk: tuple[Grey, Float, Float]) -> tuple[float, float]:
+def _validate(trained: net.PlateNet, chunk: tuple[Grey, Float, Float], narrowest: float) -> tuple[float, float]:
     rng, sums, count = np.random.default_rng(0), np.zeros(2), 0
     luma, boxes, trust = chunk
     for at in range(0, len(luma) - BATCH, BATCH):
-        varied = [vary(rng, luma[i], boxes[i]) for i in range(at, at + BATCH)]
+        varied = [vary(rng, luma[i], boxes[i], narrowest) for i in range(at, at + BATCH)]
         cuts: NDArray[np.float32] = np.stack([cut for cut, _ in varied])[:, None].astype(np.float32)
         with torch.no_grad():
             out = trained(torch.from_numpy(cuts).to(memory_format=torch.channels_last))
@@ -255,10 +264,10 @@ def _validate(trained: net.PlateNet, chunk: tuple[Grey, Float, Float]) -> tuple[
     return float(sums[0] / count), float(sums[1] / count)
 
 
-def _write(options: argparse.Namespace, trained: net.PlateNet, facts: dict[str, float]) -> None:
+def _write(options: argparse.Namespace, name: str, trained: net.PlateNet, facts: dict[str, float]) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
-    torch.save(trained.state_dict(), options.out / "plates.pt")
-    path = options.out / "plates.onnx"
+    torch.save(trained.state_dict(), options.out / f"{name}.pt")
+    path = options.out / f"{name}.onnx"
     model = net.Exported(trained.to(memory_format=torch.contiguous_format)).eval()  # type: ignore[call-overload]
     torch.onnx.export(
         model, (torch.zeros(1, 1, 544, 960),), str(path), dynamo=False, opset_version=17,
@@ -277,7 +286,7 @@ def _write(options: argparse.Namespace, trained: net.PlateNet, facts: dict[str, 
         },
         "run": facts,
     }  # fmt: skip
-    (options.out / "plates.json").write_text(json.dumps(card, indent=2) + "\n")
+    (options.out / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ import pytest
 
 from edged.engine import patterns, runtimes
 from edged.errors import Misconfigured
-from edged.privacy import selftest
+from edged.privacy import heatmap, selftest
 from edged.privacy.detect import View
-from edged.privacy.plates import PlateDetector, detector, measure
+from edged.privacy.plates import PlateDetector, measure
 from edged.privacy.scrub import Withheld
 
 
@@ -100,7 +100,7 @@ class Answers:
 def test_numbers_that_are_none_withhold_the_picture(monkeypatch, bad):
     found = PlateDetector()
     for answers in (Answers(bad), Answers(0.9, box=bad)):
-        monkeypatch.setattr(found, "prepare", lambda size, a=answers: a)
+        monkeypatch.setattr(found.finder, "prepare", lambda size, a=answers: a)
         with pytest.raises(Withheld) as caught:
             found.find(View(street(640, 360)))
         assert caught.value.code == "detector"
@@ -130,19 +130,19 @@ def test_weights_that_are_not_the_measured_file_do_not_load(tmp_path, spoil):
     ],
 )  # fmt: skip
 def test_the_networks_input_follows_the_picture(picture, long_side, size):
-    assert detector.input_size(*picture, long_side) == size
+    assert heatmap.input_size(*picture, long_side) == size
 
 
 def test_only_a_few_compiled_networks_are_kept(plates):
     for width in range(64, 64 + 32 * 8, 32):
-        plates.prepare((width, 64))
-    assert len(plates._engines) == detector.KEPT_SIZES
+        plates.finder.prepare((width, 64))
+    assert len(plates.finder._engines) == heatmap.KEPT_SIZES
 
 
 def test_guesses_of_one_place_become_one_box_between_them():
-    whole, again = detector._Guess(0, 0, 100, 20, 0.8), detector._Guess(4, 0, 104, 20, 0.4)
-    part, other = detector._Guess(10, 2, 30, 18, 0.3), detector._Guess(300, 0, 400, 20, 0.5)
-    merged = detector.merge([part, again, other, whole])
+    whole, again = heatmap.Guess(0, 0, 100, 20, 0.8), heatmap.Guess(4, 0, 104, 20, 0.4)
+    part, other = heatmap.Guess(10, 2, 30, 18, 0.3), heatmap.Guess(300, 0, 400, 20, 0.5)
+    merged = heatmap.merge([part, again, other, whole])
     assert len(merged) == 2
     assert merged[0][:4] == pytest.approx((4 / 3, 0, 100 + 4 / 3, 20))
     assert merged[1] == other
