@@ -115,7 +115,7 @@ def test_one_camera_cannot_remove_the_mask_of_another_and_unknown_ones_are_404(c
     made = masks.paint(store, "south", "street", masks.parse_polygon(STREET), "anna")
     assert post(f"/camera/north/mask/{made.id}/remove", sure="yes").status_code == 404
     assert masks.holding(store) == [made]
-    for path in ("/camera/nobody/mask", "/camera/..%2f..%2f/mask", "/camera/%00/mask"):
+    for path in ("/camera/nobody/mask", "/camera/planted/mask", "/camera/..%2f..%2f/mask", "/camera/%00/mask"):
         assert client.get(path).status_code == 404, path
         assert post(path, name="street", corners=STREET).status_code == 404, path
 

@@ -14,7 +14,7 @@ const button = Object.fromEntries(["add", "close", "drop", "clear"].map((id) => 
 let corners = []; // {x, y}: shares of width and height
 let closed = false;
 let current = -1; // the corner that was focused last
-let drag = null; // {at, dx, dy, from, moved}
+let drag = null; // {at, id, from, x, y, dx, dy, moved}
 
 const clamp = (v) => Math.min(1, Math.max(0, Math.round(v * 1e4) / 1e4));
 const percent = (v) => `${(100 * v).toFixed(1)} %`;
@@ -133,10 +133,10 @@ stage.addEventListener("click", (event) => {
 
 holder.addEventListener("pointerdown", (event) => {
   const at = [...handles()].indexOf(event.target);
-  if (at < 0 || event.button !== 0) return;
+  if (at < 0 || event.button !== 0 || drag) return; // one finger at a time
   const box = stage.getBoundingClientRect();
   drag = {
-    at, from: corners[at], x: event.clientX, y: event.clientY, moved: false,
+    at, id: event.pointerId, from: corners[at], x: event.clientX, y: event.clientY, moved: false,
     dx: corners[at].x - event.clientX / box.width, dy: corners[at].y - event.clientY / box.height,
   };
   event.target.setPointerCapture(event.pointerId);
@@ -144,21 +144,23 @@ holder.addEventListener("pointerdown", (event) => {
 });
 
 holder.addEventListener("pointermove", (event) => {
-  if (!drag) return;
+  if (drag?.id !== event.pointerId) return;
   drag.moved ||= Math.hypot(event.clientX - drag.x, event.clientY - drag.y) > 3;
   if (!drag.moved) return;
   const box = stage.getBoundingClientRect();
   move(drag.at, drag.dx + event.clientX / box.width, drag.dy + event.clientY / box.height);
 });
 
-holder.addEventListener("pointerup", () => {
-  const tapped = drag && !drag.moved && drag.at === 0;
+holder.addEventListener("pointerup", (event) => {
+  if (drag?.id !== event.pointerId) return;
+  const tapped = !drag.moved && drag.at === 0;
   drag = null;
   if (tapped && !closed && corners.length > 2) close();
 });
 
-holder.addEventListener("pointercancel", () => {
-  if (drag) move(drag.at, drag.from.x, drag.from.y);
+holder.addEventListener("pointercancel", (event) => {
+  if (drag?.id !== event.pointerId) return;
+  move(drag.at, drag.from.x, drag.from.y);
   drag = null;
 });
 
