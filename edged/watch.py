@@ -32,7 +32,7 @@ from edged.wire.messages import Frame, FrameHeader
 
 log = logging.getLogger(__name__)
 
-LEAK, UNMEASURED = "privacy_leak", "privacy_unmeasured"
+LEAK, UNMEASURED = alarms.PRIVACY_LEAK, alarms.PRIVACY_UNMEASURED
 
 QUICK = 20  # pictures soon after the start
 QUICK_S = 5.0  # between two of them, at least

@@ -17,12 +17,13 @@ def status(context: Context) -> None:
     """One sentence and the facts behind it. Exit 5 when the daemon is away."""
     from edged.clock import SystemClock, iso
     from edged.site import daemon_runs
-    from edged.storage import views
+    from edged.storage import leaks, views
     from edged.web.verdict import sentence
 
     at = SystemClock().now()
     with context.store(readonly=True) as store:
         verdict, cameras = sentence(views.now(store, at)), views.cameras(store, at)
+        privacy = leaks.measure(store)
     alive = daemon_runs(context.config().data_dir)
     if not alive:
         verdict = f"The daemon does not run. Last known: {verdict}"
@@ -41,7 +42,22 @@ def status(context: Context) -> None:
         }
         for c in cameras
     ]
-    context.out({"verdict": verdict, "daemon": alive, "cameras": facts, "at": iso(at)}, "\n".join([verdict, *lines]))
+    measured = [r for r in privacy.recalls if r.share is not None]
+    lines += [
+        f"planted {f'{r.kind}, {r.size}':14} {r.hidden} of {r.n} hidden, {r.share:.1%} ({r.lower:.1%} to {r.upper:.1%})"
+        for r in measured
+    ] or ["planted pictures: nothing measured yet"]
+    hidden = {
+        "alarms": [{"code": a.code, "text": a.text, "since": iso(a.since)} for a in privacy.alarms],
+        "last": None if privacy.last is None else iso(privacy.last),
+        "recall": [
+            {"kind": r.kind, "size": r.size, "hidden": r.hidden, "n": r.n, "lower": r.lower, "upper": r.upper}
+            for r in measured
+        ],
+        "unjudged": privacy.unjudged,
+    }
+    document = {"verdict": verdict, "daemon": alive, "cameras": facts, "privacy": hidden, "at": iso(at)}
+    context.out(document, "\n".join([verdict, *lines]))
     if not alive:
         sys.exit(EXIT_UNREACHABLE)
 

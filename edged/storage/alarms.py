@@ -12,6 +12,8 @@ from edged.storage import audit
 from edged.storage.store import Store
 
 AUTHOR = "edged"
+PRIVACY_LEAK = "privacy_leak"  # what should be hidden is to be seen
+PRIVACY_UNMEASURED = "privacy_unmeasured"  # nobody knows whether it is
 
 
 @dataclass(frozen=True)

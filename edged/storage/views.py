@@ -12,8 +12,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from edged.storage import alarms, candidates, cycles, deliveries, labels, releases, reports, verdicts
 from edged.storage import cameras as camera_rows
-from edged.storage import candidates, cycles, deliveries, labels, releases, reports, verdicts
+from edged.storage.interval import wilson
 from edged.storage.store import Store
 
 STAGES = ("snapshot", "train", "compress", "retest", "gate", "release")  # the ladder, as improve climbs it
@@ -200,6 +201,7 @@ class Now:
     before: Score  # those before them
     withheld: int  # frames of the last RECENT_S that privacy could not vouch for
     withheld_why: str  # the most frequent reason
+    alarms: tuple[alarms.Alarm, ...] = ()  # that stand, the oldest first
 
 
 def now(store: Store, at: float) -> Now:
@@ -229,6 +231,7 @@ def now(store: Store, at: float) -> Now:
         before=Score(sum(before), len(before)),
         withheld=sum(r["n"] for r in withheld),
         withheld_why=withheld[0]["detail"] if withheld else "",
+        alarms=tuple(alarms.standing(store)),
     )
 
 
@@ -319,7 +322,7 @@ def accuracy_series(store: Store, at: float) -> Series:
         cell[1] += 1
     lines = {
         camera: tuple(
-            Point(start + (i + 0.5) * step, right, n, *_interval(right, n)) for i, (right, n) in sorted(line.items())
+            Point(start + (i + 0.5) * step, right, n, *wilson(right, n)) for i, (right, n) in sorted(line.items())
         )
         for camera, line in sorted(cells.items())
     }
@@ -399,11 +402,3 @@ def _model_view(store: Store, c: candidates.Candidate, release: int | None) -> M
         float_accuracy=(c.recipe.get("facts") or {}).get("accuracy_before"),
         passed=verdict.passed if verdict else None, reasons=verdict.reasons if verdict else (), release=release,
     )  # fmt: skip
-
-
-def _interval(right: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval (E. B. Wilson, JASA 22, 1927)."""
-    p, z = right / n, 1.959964
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)

@@ -21,9 +21,10 @@ from flask_wtf.csrf import CSRFError, CSRFProtect
 
 from edged.clock import Clock, iso
 from edged.errors import EdgedError, Refused, Unavailable
-from edged.storage import cycles, frames, requests, samples, views
+from edged.privacy import sizes
+from edged.storage import cycles, frames, leaks, requests, samples, views
 from edged.storage.store import Store
-from edged.web import masks, plot, words
+from edged.web import masks, metrics, plot, words
 from edged.web.questions import Questions, Queues
 from edged.web.verdict import judge
 
@@ -37,7 +38,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
-SECTIONS = ("now", "cameras", "cycle", "models", "fleet")
+SECTIONS = ("now", "cameras", "privacy", "cycle", "models", "fleet")
 AUTHOR = "page"  # of labels and requests, until there are users
 _AGES = re.compile(rb"(<time\b[^>]*>)[^<]*")  # a text that the browser keeps up to date by itself
 
@@ -84,6 +85,8 @@ def create_app(
             heard = views.cameras(store, now)
             silent = [camera for camera in names if camera not in {c.id for c in heard}]
             return {"now": now, "cameras": heard, "silent": silent, "masked": masks.counted(store, fixed)}
+        if section == "privacy":
+            return {"now": now, "privacy": leaks.measure(store), "sizes": sizes.SIZES, "expected": sizes.EXPECTED}
         if section == "cycle":
             return {"now": now, "cycle": views.cycle(store), "past": views.past_cycles(store)}
         if section == "models":
@@ -150,6 +153,10 @@ def create_app(
     @app.get("/crop/<sample>.jpg")
     def crop(sample: str) -> Response:
         return _jpeg(samples.crop(store, sample))
+
+    @app.get("/metrics")
+    def figures() -> Response:
+        return Response(metrics.text(store), content_type=metrics.CONTENT_TYPE)
 
     @app.get("/healthz")
     def healthz() -> ResponseReturnValue:

@@ -21,6 +21,7 @@ AUTHORITY: Mapping[tuple[str, str], Right] = {
     ("GET", "/"): "look",
     ("GET", "/now"): "look",
     ("GET", "/cameras"): "look",
+    ("GET", "/privacy"): "look",
     ("GET", "/cycle"): "look",
     ("GET", "/models"): "look",
     ("GET", "/fleet"): "look",
@@ -34,6 +35,7 @@ AUTHORITY: Mapping[tuple[str, str], Right] = {
     ("POST", "/camera/<camera>/mask/<mask>/remove"): "mask",
     ("GET", "/picture/<camera>.jpg"): "look",
     ("GET", "/crop/<sample>.jpg"): "look",
+    ("GET", "/metrics"): "look",
     ("GET", "/healthz"): "anyone",
     ("GET", "/static/<path:filename>"): "anyone",
 }

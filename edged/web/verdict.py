@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from edged.storage.alarms import PRIVACY_LEAK, PRIVACY_UNMEASURED
 from edged.storage.views import CycleView, Now, Score
 from edged.web.words import STAGES, count, duration, listed, percent, sentence_case
 
@@ -57,17 +58,26 @@ def judge(now: Now, names: Mapping[str, str] | None = None) -> Verdict:
     """`names` are what people call the cameras; an unnamed one goes by its id."""
     names = names or {}
     if now.cameras == 0:
-        return Verdict("warn", "Waiting", "No camera has spoken yet.", ())
-    found = sorted(
-        (f for f in (_cameras(now, names), _rollout(now), _cycle(now), _slipping(now), _withheld(now)) if f),
-        key=lambda f: f.rank,
-    )
+        waiting = Finding(10, "warn", "Waiting", "no camera has spoken yet", "cameras")
+        first, *rest = sorted([*_privacy(now), waiting], key=lambda f: f.rank)
+        return Verdict(first.level, first.word, f"{sentence_case(first.text)}.", tuple(rest))
+    told = (_cameras(now, names), _rollout(now), _cycle(now), _slipping(now), _withheld(now))
+    found = sorted((f for f in (*_privacy(now), *told) if f), key=lambda f: f.rank)
     if not found:
         found = [_calm(now)]
     first, level = found[0], max((f.level for f in found), key=("good", "busy", "warn", "bad").index)
     online = f"{now.online} of {count(now.cameras, 'camera')} online"
     text = first.text if first.counts_cameras else f"{online}; {first.text}"
     return Verdict(level, first.word, f"{sentence_case(text)}.", tuple(found[1:]))
+
+
+def _privacy(now: Now) -> list[Finding]:
+    """What leaks comes before everything; that nobody knows comes after what is known to be wrong."""
+    known = {
+        PRIVACY_LEAK: lambda text: Finding(-1, "bad", "Leaking", text, "privacy"),
+        PRIVACY_UNMEASURED: lambda text: Finding(6, "warn", "Unmeasured", text, "privacy"),
+    }
+    return [known[a.code](a.text) for a in now.alarms if a.code in known]
 
 
 def _cameras(now: Now, names: Mapping[str, str]) -> Finding | None:

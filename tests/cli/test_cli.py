@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
+from edged.clock import SystemClock
 from edged.site import only_daemon
+from edged.storage import Store, alarms, leaks
 
 
 def edged(*args, cwd=None):
@@ -67,7 +69,21 @@ def test_a_wrong_argument_exits_2():
 def test_status_says_that_the_daemon_is_away_and_exits_5(site):
     done = edged("--json", "-c", site / "config.toml", "status")
     assert done.returncode == 5
-    assert json.loads(done.stdout)["daemon"] is False
+    document = json.loads(done.stdout)
+    assert document["daemon"] is False
+    assert document["privacy"] == {"alarms": [], "last": None, "recall": [], "unjudged": {}}
+
+
+def test_status_says_what_of_the_planted_pictures_was_hidden(site):
+    with Store.open(site, clock=SystemClock(), site_key=None) as store:
+        leaks.add(store, 1, [leaks.Observed("face", "large", 80.0, True, 0.1, False)])
+        alarms.sound(store, "privacy_leak", "1 of the last 1 easy planted faces leaked")
+    text = edged("-c", site / "config.toml", "status").stdout
+    assert "Leaking. 1 of the last 1 easy planted faces leaked." in text
+    assert "planted face, large    0 of 1 hidden, 0.0% (0.0% to 79.3%)" in text
+    privacy = json.loads(edged("--json", "-c", site / "config.toml", "status").stdout)["privacy"]
+    assert privacy["recall"][0]["n"] == 1
+    assert privacy["alarms"][0]["code"] == "privacy_leak"
 
 
 def test_two_daemons_never_run_on_one_site(site):

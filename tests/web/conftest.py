@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from waitress import wasyncore
 
+from edged.privacy.sizes import SIZES
 from edged.retrain.report import Number, Pair, Report, share
 from edged.storage import (
     Store,
@@ -19,6 +20,7 @@ from edged.storage import (
     deliveries,
     frames,
     labels,
+    leaks,
     releases,
     reports,
     snapshots,
@@ -196,6 +198,17 @@ class Past:
         if state != "rolling":
             releases.set_state(self.store, number, state)
 
+    def plant(self, n, leaking=()):
+        """`n` pictures were planted; things of the sizes in `leaking`, as "face small", are seen in every second one."""
+        for seed in range(n):
+            observed = [
+                leaks.Observed(kind, size, float(low), False, 0.1 if out else 1.0, not out)
+                for kind, sizes in SIZES.items()
+                for size, (low, _) in sizes.items()
+                for out in [seed % (2 if f"{kind} {size}" in leaking else 11 + low % 7) == 1]
+            ]
+            leaks.add(self.store, seed, observed)
+
     def all_of_it(self, draw, every=10.0):
         """Half an hour: labels, the first model, night, a fall, the second model, and now a third is training."""
         first, second = "a1" * 32, "b2" * 32
@@ -236,6 +249,8 @@ class Past:
         self.release(2, small, second, 276_113)
         cycles.finish(self.store, c, "released", "release 2: mobilenet-0.25-int8, 276 kB, signed")
         self.watch(draw, 300, every=every, phase="night", model=second, right={"north": 0.95, "south": 0.93})
+        self.plant(60)
+        leaks.add_unjudged(self.store, 60, "timeout")
         c = cycles.start(self.store, "160 new human labels")
         self.stage(c, "snapshot", 0.2, "402 train, 88 tune, 129 holdout")
         cycles.stage_start(self.store, c, "train")

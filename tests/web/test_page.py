@@ -59,7 +59,8 @@ def test_a_store_with_a_past_is_shown_with_its_refusals(client, past, plain):
     text = client.get("/").text
     for told in (
         "Learning.", "training (64 %, 20 s left)", "North gate", "release 2", "mobilenet-1.0", "30 are needed",
-        "SUCCEEDED", "superseded", "hidden: 1 face, 1 plate", "epoch 6 of 8", "94.6 %", "+14.7 points",
+        "SUCCEEDED", "superseded", "as it should be", "16 to 31 px wide", "1 planted picture came to nothing",
+        "hidden: 1 face, 1 plate", "epoch 6 of 8", "94.6 %", "+14.7 points",
     ):  # fmt: skip
         assert told in text, told
     for path in FRAGMENTS:

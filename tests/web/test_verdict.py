@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from edged.storage.alarms import Alarm
 from edged.storage.deliveries import DeliveryRow
 from edged.storage.views import STAGES, CycleView, Now, ReleaseView, Rung, Score
 from edged.web.verdict import falling, judge, sentence
@@ -42,6 +43,34 @@ def test_all_is_well():
 
 def test_before_the_first_camera():
     assert sentence(facts(cameras=0, online=0, release=None)) == "Waiting. No camera has spoken yet."
+
+
+LEAK = Alarm("privacy_leak", "1 of the last 2 easy planted faces leaked", AT - 60)
+SILENCE = Alarm("privacy_unmeasured", "no planted picture came back for 31 minutes", AT - 60)
+
+
+def test_a_leak_comes_before_everything():
+    away = facts(alarms=(SILENCE, LEAK), online=0, offline=(("a", AT - 60), ("b", AT - 90)))
+    verdict = judge(away)
+    assert (verdict.level, verdict.word) == ("bad", "Leaking")
+    assert verdict.sentence == "Leaking. 0 of 2 cameras online; 1 of the last 2 easy planted faces leaked."
+    assert [r.word for r in verdict.reasons] == ["Blind", "Unmeasured"]
+    assert verdict.reasons[1].section == "privacy"
+
+
+def test_a_leak_is_said_before_the_first_camera_too():
+    verdict = judge(facts(cameras=0, online=0, release=None, alarms=(LEAK,)))
+    assert verdict.sentence == "Leaking. 1 of the last 2 easy planted faces leaked."
+    assert [r.word for r in verdict.reasons] == ["Waiting"]
+
+
+def test_that_nobody_knows_what_leaks_is_said():
+    verdict = judge(facts(alarms=(SILENCE,)))
+    assert (verdict.level, verdict.word) == ("warn", "Unmeasured")
+
+
+def test_an_alarm_that_the_page_does_not_know_breaks_nothing():
+    assert sentence(facts(alarms=(Alarm("of-a-newer-edged", "something", AT),))) == sentence(CALM)
 
 
 def test_without_a_model_it_collects():
