@@ -13,6 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edged.privacy.scrub import Withheld
+
+SLACK = 1e-3  # of a score that rounding pushed out of 0..1
+
 
 class Found(NamedTuple):
     """A box in pixels of the whole picture; it may reach beyond the picture's edges. `score` is 0..1."""
@@ -52,6 +56,16 @@ class View:
             made = np.asarray(cv2.resize(source, (width, height), interpolation=how), np.uint8)
             self._made[form, width, height] = made
         return made
+
+
+def plausible(scores: NDArray[np.float32], kind: str, *, of_all_places: bool = True) -> None:
+    """Raises Withheld (code detector) for what no working network says of any picture: NaN, numbers beyond 0..1, or the
+    same extreme for all places (a black picture, too, has different scores at its edges)."""
+    low, high = (float(scores.min()), float(scores.max())) if scores.size else (0.0, 0.5)
+    if not (low >= -SLACK and high <= 1 + SLACK):
+        raise Withheld(f"the {kind} network answered with scores beyond 0..1", code="detector")
+    if of_all_places and scores.size > 1 and low == high and low in (0.0, 1.0):
+        raise Withheld(f"the {kind} network answers the same for every place", code="detector")
 
 
 class Detector(Protocol):

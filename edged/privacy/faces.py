@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from edged import engine
 from edged.errors import Misconfigured, Refused
 from edged.privacy import night
-from edged.privacy.detect import Detector, Found, View
+from edged.privacy.detect import Detector, Found, View, plausible
 from edged.privacy.scrub import Withheld
 from edged.privacy.yunet import YuNet
 
@@ -147,6 +147,7 @@ class FaceDetector:
             heat, scale, offset = self.prepare(width, height).run(batch)[:3]
         except Refused as e:
             raise Withheld(f"the face network failed: {e}", code="detector") from e
+        plausible(heat, self.kind)
         across, down = view.width / width, view.height / height
         return [
             Found(self.kind, x * across, y * down, w * across, h * down, score)

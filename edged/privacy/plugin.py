@@ -27,14 +27,13 @@ from numpy.typing import NDArray
 
 from edged import engine
 from edged.errors import Misconfigured, Refused
-from edged.privacy.detect import Detector, Found, View
+from edged.privacy.detect import Detector, Found, View, plausible
 from edged.privacy.scrub import Withheld
 from edged.privacy.talk import Plugin
 
 STEP = 32
 OVERLAP = 0.5
 KEPT_SIZES = 3
-SLACK = 1e-3  # of a score that rounding pushed out of 0..1
 KEEP_SHARE = 0.5  # of the threshold, from which a box prolongs a track
 
 Float = NDArray[np.float32]
@@ -104,8 +103,7 @@ class OnnxDetector:
         corners, scores = (_boxes if self._plugin.layout == "boxes" else _yolo)(outputs, self._plugin.labels)
         if not (np.isfinite(corners).all() and np.isfinite(scores).all()):
             raise Withheld(f"the {self.kind} network answered with numbers that are none", code="detector")
-        if scores.size and not (scores.min() >= -SLACK and scores.max() <= 1 + SLACK):
-            raise Withheld(f"the {self.kind} network answered with scores beyond 0..1", code="detector")
+        plausible(scores, self.kind, of_all_places=self._plugin.layout == "yolo")
         kept = np.flatnonzero(scores >= self.keep)
         boxes = np.concatenate([corners[kept, :2], corners[kept, 2:] - corners[kept, :2]], axis=1).astype(np.float64)
         if not len(kept):
@@ -149,10 +147,7 @@ def _yolo(outputs: tuple[Float, ...], labels: tuple[int, ...]) -> tuple[Float, F
     if out.ndim != 3 or out.shape[0] != 1 or out.shape[2] < 6:
         raise Withheld(f"an output of {out.shape} is not [1,n,5+classes]", code="detector")
     middle, size = out[0, :, :2], out[0, :, 2:4]
-    scores = np.asarray(out[0, :, 4] * _best(out[0, :, 5:], labels), np.float32)
-    if len(scores) > 1 and scores.min() == scores.max() and scores[0] in (0, 1):  # no working network says so
-        raise Withheld("it answers the same for every place", code="detector")
-    return np.concatenate([middle - size / 2, middle + size / 2], axis=1), scores
+    return np.concatenate([middle - size / 2, middle + size / 2], axis=1), out[0, :, 4] * _best(out[0, :, 5:], labels)
 
 
 def _best(scores: Float, labels: tuple[int, ...]) -> Float:

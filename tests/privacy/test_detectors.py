@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
+from edged import engine
 from edged.errors import Misconfigured
-from edged.privacy import detectors
-from edged.privacy.scrub import ScrubOptions
+from edged.privacy import detect, detectors
+from edged.privacy.detect import View
+from edged.privacy.faces import FaceDetector
+from edged.privacy.plates import PlateDetector
+from edged.privacy.scrub import ScrubOptions, Withheld
 from edged.privacy.talk import Plugin
-from tests.privacy import nets
+from tests.privacy import nets, signed
 
 OPTIONAL = {"person": "persons", "text": "text", "screen": "screens"}
 
@@ -60,3 +67,32 @@ def test_a_switched_off_detectors_file_is_not_even_read():
 def test_a_runtime_that_is_not_there_is_said(plugins):
     with pytest.raises(Misconfigured, match="tensorrt"):
         kinds(plugins["hat"], runtime="tensorrt")
+
+
+@pytest.mark.parametrize(
+    "scores", [[0.0, 0.0], [1.0, 1.0], [0.5, float("nan")], [0.5, 1.1], [-0.2, 0.5], [0.5, float("inf")]]
+)
+def test_scores_that_no_working_network_gives_withhold_the_frame(scores):
+    with pytest.raises(Withheld) as caught:
+        detect.plausible(np.array(scores, np.float32), "face")
+    assert caught.value.code == "detector"
+
+
+@pytest.mark.parametrize("scores", [[0.0, 1e-9], [1.0], [], [0.5, 0.5], [1.0005, 0.2]])
+def test_scores_that_a_working_network_may_give_pass(scores):
+    detect.plausible(np.array(scores, np.float32), "face")
+
+
+@pytest.mark.parametrize("make", [FaceDetector, PlateDetector])
+@pytest.mark.parametrize("value", [0.0, 1.0, 7.0, float("nan")])
+def test_a_built_in_network_that_is_stuck_withholds_the_frame(make, value, monkeypatch):
+    real = engine.load
+
+    def stuck(*args, **more):
+        sound = real(*args, **more)
+        return SimpleNamespace(runtime=sound.runtime, run=lambda batch: tuple(o * 0 + value for o in sound.run(batch)))
+
+    monkeypatch.setattr(engine, "load", stuck)
+    with pytest.raises(Withheld) as caught:
+        make("onnxruntime").find(View(signed.picture(1).image))
+    assert caught.value.code == "detector"
