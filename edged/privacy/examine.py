@@ -1,7 +1,7 @@
 """One annotated picture through the real path, inside the file child: what of its boxes is covered when it comes out?
 
 Guarantees: what counts as covered is read from the encoded picture that would be delivered: whole blocks of 16x16 pixels
-of exactly the filling's colour. Does not guarantee: that an annotated box is right.
+of exactly the filling's luma. Does not guarantee: that an annotated box is right.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from edged.privacy import photo, picture
 from edged.privacy.file_talk import DoAudit, GotAudit
 from edged.privacy.photo import Photographs
 from edged.privacy.picture import BLOCK, GREY, Hidden
+from edged.privacy.scrub import Withheld
 
 PAD = 114  # grey of a letterbox
 FULL_WELL, READ_NOISE = 4000.0, 4.0  # electrons: a small sensor, by EMVA 1288's model
@@ -30,14 +31,12 @@ def examine(task: DoAudit, data: bytes, photographs: Photographs, margin: float)
         image = in_less_light(image, task.light, np.random.default_rng(SEED))
     boxes = [_scaled(box[1:], scale) for box in task.boxes]
     done = photographs.cover(image, task.masks)
-    delivered = photo.decode(photo.encode(done.image, "jpeg"))
-    covered = covered_blocks(delivered)
-    wanted = picture.blocks(delivered)
+    covered = covered_blocks(photo.encode(done.image, "jpeg"))
+    wanted = picture.blocks(image)
     for box in (*boxes, *(_scaled(other, scale) for other in task.others)):
         picture.hide_box(wanted, box, margin)
-    within = np.zeros(delivered.shape[:2], bool)
-    within[:height, :width] = True
-    false = int((pixels_of(covered & ~wanted, delivered) & within).sum())
+    wrong = covered & ~wanted
+    false = int(wrong.repeat(BLOCK, 0).repeat(BLOCK, 1)[:height, :width].sum())
     shares = tuple(covered_share(covered, box, width, height) for box in boxes)
     whole = tuple((round(x), round(y), round(w), round(h)) for x, y, w, h in boxes)
     return GotAudit(task.seq, width, height, shares, whole, false, done.unjudged, done.ms)
@@ -65,18 +64,16 @@ def in_less_light(image: NDArray[np.uint8], light: float, rng: np.random.Generat
     return np.asarray(np.rint(255 * coded), np.uint8)
 
 
-def covered_blocks(delivered: NDArray[np.uint8]) -> Hidden:
-    """Blocks of a delivered picture, BGR [h,w,3], that hold nothing but the filling."""
-    height, width = delivered.shape[:2]
-    hidden = picture.blocks(delivered)
-    grey = np.ones((hidden.shape[0] * BLOCK, hidden.shape[1] * BLOCK), bool)  # what lies outside changes nothing
-    grey[:height, :width] = (delivered == GREY).all(axis=2)
-    return np.asarray(grey.reshape(hidden.shape[0], BLOCK, hidden.shape[1], BLOCK).all(axis=(1, 3)))
-
-
-def pixels_of(hidden: Hidden, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """[h,w] of a map of blocks."""
-    return np.asarray(hidden.repeat(BLOCK, 0).repeat(BLOCK, 1)[: image.shape[0], : image.shape[1]])
+def covered_blocks(delivered: bytes) -> Hidden:
+    """Blocks of a delivered picture whose luma is nothing but the filling's: it decodes exactly, colours mix at edges."""
+    luma = cv2.imdecode(np.frombuffer(delivered, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    if luma is None:
+        raise Withheld("what was encoded does not decode", code="uncovered")
+    height, width = luma.shape
+    down, across = -(-height // BLOCK), -(-width // BLOCK)
+    grey = np.ones((down * BLOCK, across * BLOCK), bool)  # what lies outside changes nothing
+    grey[:height, :width] = luma == GREY
+    return np.asarray(grey.reshape(down, BLOCK, across, BLOCK).all(axis=(1, 3)))
 
 
 def covered_share(hidden: Hidden, box: Corners, width: int, height: int) -> float:
