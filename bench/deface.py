@@ -67,7 +67,7 @@ class Program:
         self._path = path
         said = self._run(["--version"]).strip().splitlines()
         self.name = f"deface {said[-1] if said else '?'}"
-        self.fastest = ""
+        self.fastest = RUNTIMES[0]
 
     def covered(self, images: Sequence[Image]) -> list[Mask]:
         with tempfile.TemporaryDirectory() as place:

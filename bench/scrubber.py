@@ -130,7 +130,7 @@ def _measure(folder: Path, options: ScrubOptions, film: bool) -> dict[str, float
             stages.update(scrubber.see(frame)[2])
     if film:
         rolling.end()
-        stages = rolling.tally.ms
+        stages = Counter(rolling.tally.ms)
     each = 1e3 / len(frames)
     figures = {"cpu_ms": (cpu_seconds() - cpu) * each, "wall_ms": (stopwatch() - wall) * each}
     if film:
