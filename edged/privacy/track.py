@@ -68,6 +68,8 @@ class Tracker:
             if known is not None:
                 free.remove(known)
                 out += self._between(known, spot)
+                if spot.sure and _apart(known.spot, spot) > NEAR:  # perhaps it is another one, come in beside it
+                    out += self._before(spot)
                 self._sight(known, spot)
             elif spot.sure:
                 fresh.append(_Track(spot, spot))
@@ -122,12 +124,16 @@ def _nearest(tracks: Sequence[_Track], spot: Spot, rules: Rules) -> _Track | Non
     for track in tracks:
         if track.spot.kind != spot.kind or not 0.4 < (spot.w * spot.h + 1) / (track.spot.w * track.spot.h + 1) < 2.5:
             continue
-        size_x, size_y = (spot.w + track.spot.w) / 2, (spot.h + track.spot.h) / 2
-        (x, y), (tx, ty) = _middle(spot), _middle(track.spot)
-        distance = max(abs(x - tx) / max(size_x, 1), abs(y - ty) / max(size_y, 1))
+        distance = _apart(track.spot, spot)
         if distance < min(least, NEAR + rules.reach * track.missed):
             best, least = track, distance
     return best
+
+
+def _apart(one: Spot, other: Spot) -> float:
+    """How far their middles are apart, in sizes."""
+    (x, y), (ox, oy) = _middle(one), _middle(other)
+    return max(abs(x - ox) / max((one.w + other.w) / 2, 1), abs(y - oy) / max((one.h + other.h) / 2, 1))
 
 
 def _middle(spot: Spot) -> tuple[float, float]:

@@ -160,3 +160,12 @@ def test_a_face_far_away_is_another_face(jump):
     covered = play([[face(500)]] * 3 + [[face(500 + jump)]] * 3)
     assert covers(covered[4], face(500)), "the first may still be there"
     assert covers(covered[4], face(500 + jump))
+
+
+def test_a_face_that_comes_in_where_another_one_leaves_was_covered_before_it_was_found():
+    pan = [(-24.0, 0.0)] * 12
+    found = [[face(400 - 24 * i)] if i < 6 else [face(440 - 24 * i)] if i == 8 else None for i in range(12)]
+    found[7] = []
+    covered = play(found, pan)
+    for i in range(3, 9):
+        assert covers(covered[i], face(440 - 24 * i)), i
