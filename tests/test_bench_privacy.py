@@ -78,7 +78,8 @@ def test_a_run_from_end_to_end_measures_every_tool_on_the_same_pictures(pictures
     assert measured["passed_over"] == {
         "rows that are no box": 2, "files that are not there": 1, "files that are no picture": 1,
     }  # fmt: skip
-    assert set(measured["night"]) == {"1/4", "1/8", "1/16", "1/32"}
+    assert measured["night"][targets.NIGHT]["deface"]["hidden"]["face"]["n"] == 1
+    assert {"kept", "withheld"} < set(measured["blur"]["blur 4 px"]["edged"])
     assert measured["pan"]["edged"]["frames"] > 10
     assert "| faces >= 16 px" in capsys.readouterr().out
     assert out.with_suffix(".md").read_text().startswith("# Privacy, measured on ")
@@ -163,13 +164,25 @@ def test_what_is_covered_far_from_every_box_is_false_and_near_ignored_ones_it_is
 def test_the_night_is_darker_by_the_light_that_was_taken_and_pans_keep_boxes_on_their_faces():
     rng = np.random.default_rng(1)
     image = np.full((96, 128, 3), 188, np.uint8)  # half of the light
-    assert hard.night(image, 3, rng).mean() == pytest.approx(71, abs=4)  # a sixteenth
+    assert hard.night(image, rng, light=1 / 8).mean() == pytest.approx(71, abs=4)  # a sixteenth
     image[40:56, 60:76] = 0
     frames = list(hard.pan(image, (Box("face", 60, 40, 16, 16),), rng))
     assert len(frames) > 2
     for frame, boxes in frames:
         box = boxes[0]
         assert frame[round(box.y) + 3 : round(box.y) + 13, round(box.x) + 3 : round(box.x) + 13].mean() < 40
+
+
+def test_dark_pictures_that_are_kept_must_be_hidden_well_in_every_darkness():
+    def tools(hidden, n):
+        kept = {"face>=16": Count(hidden, n).figures()}
+        return {"edged": {"kept": kept, "hidden": kept, "pictures": 9, "withheld": 9 if not n else 0}, "deface": {}}
+
+    night = {targets.NIGHT: tools(400, 400), "1/32 of the light": tools(200, 400)}
+    first, second = targets.judge({"night": night})[3:5]
+    assert (first.verdict, second.verdict) == (targets.REACHED, targets.MISSED)
+    night["1/32 of the light"] = tools(0, 0)  # all withheld
+    assert targets.judge({"night": night})[4].verdict == targets.REACHED
 
 
 def test_wilsons_interval_is_that_of_the_textbook():
