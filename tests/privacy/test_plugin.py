@@ -209,6 +209,11 @@ def test_what_the_child_cannot_use_is_the_operators_matter_with_what_to_do(tmp_p
         assert caught.value.hint or "cannot be read" in words
 
 
+def test_a_detectors_file_has_an_absolute_path(tmp_path):
+    with pytest.raises(Misconfigured, match="absolute"):
+        config(tmp_path, [{"kind": "hat", "file": "hat.onnx"}])
+
+
 @pytest.mark.parametrize("kind", ["Person", "2face", "licence plate", "x" * 17, ""])
 def test_a_kind_is_a_plain_word(tmp_path, kind):
     with pytest.raises(Misconfigured):
