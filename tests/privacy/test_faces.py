@@ -175,6 +175,13 @@ def test_the_networks_input_follows_the_picture(picture_size, network):
     assert faces.input_size(*picture_size) == network
 
 
+def test_strict_finds_whatever_the_default_finds(detector, planted):
+    view = View(by_night(planted[0], 0.2, 1.5))
+    found = [f for strict in faces.strict_faces() for f in strict.find(view)]
+    assert set(detector.find(view)) <= set(found)
+    assert {d.sha256 for d in faces.strict_faces()} == {detector.sha256}
+
+
 def test_only_a_few_compiled_networks_are_kept():
     detector = FaceDetector()
     for width in range(64, 256, 32):
