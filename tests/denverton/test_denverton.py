@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -28,6 +29,26 @@ def test_nothing_that_runs_on_the_box_needs_avx() -> None:
     done = subprocess.run([str(SCRIPT), sys.executable], capture_output=True, text=True, timeout=880, check=False)
     print(done.stdout, done.stderr)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# Of onnxruntime, which has no such switch, only the emulator can tell.
+CAPS = {
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "OPENBLAS_CORETYPE": "Nehalem",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
+    "OPENCV_CPU_DISABLE": "AVX512-SKX,AVX2,FP16,AVX",
+}
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these are x86's instructions")
+def test_held_to_sse_the_scrubber_covers_the_same_blocks(tmp_path) -> None:
+    probe = [sys.executable, str(ROOT / "tests" / "denverton" / "probe_scrub.py")]
+    for what, caps in (("--save", {}), ("--compare", CAPS)):
+        done = subprocess.run(
+            [*probe, what, str(tmp_path / "native.json")], capture_output=True, text=True, timeout=110, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **caps},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_no_runtime_dependency_is_left_out_of_the_emulation() -> None:
