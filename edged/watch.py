@@ -25,7 +25,7 @@ from edged.privacy.scrub import Scrubbed, Withheld
 from edged.privacy.sizes import EXPECTED, HIDDEN, PICTURES, size_of
 from edged.privacy.talk import Planted
 from edged.storage import alarms, leaks
-from edged.storage.interval import wilson
+from edged.storage.interval import Z_95, Z_99, wilson
 from edged.storage.leaks import Observed
 from edged.storage.store import Store
 from edged.wire.messages import Frame, FrameHeader
@@ -42,8 +42,10 @@ LOST_S = 300.0  # a picture that was not heard of for so long is lost
 IN_A_ROW = 5  # pictures that came to nothing before that is an alarm
 GRACE_S = 900.0  # without a finding, at least, before that is one
 ENOUGH = 10  # of a kind and size before its recall says anything
-WINDOWS = (20, 200)  # newest things that a fall is looked for in: a deep one soon, a shallow one in the end
-CALM = (20, 60)  # and those in which an alarm must have ended before it is cleared
+# Newest things that a fall is looked for in, and how sure it must be: a deep one soon, a shallow one in the end. Short
+# windows are many, so more is asked of them.
+WINDOWS = ((20, Z_99), (60, Z_99), (200, Z_95))
+CALM = (20, 60)  # newest things whose recall itself must be as asked before an alarm is cleared
 SILENCE_S = 60.0  # between two words about silence
 EASY = 10  # newest ones that no working scrubber misses, all of which must be hidden
 NOT_COVERED = 0.3  # of a box may look covered before anything covered it
@@ -154,26 +156,34 @@ def verdict(
 ) -> str:
     """What leaks, as a sentence, "" = nothing that is known. Pure; sequences say "hidden?", the newest first.
 
-    An alarm is raised when a recall's 95 % interval (Wilson) lies wholly below what is asked, and an alarm that
-    `stands` goes on until the recall itself is no longer below it; a single easy one that leaks raises it at once, and
-    as long as it is among the newest ones.
+    An alarm is raised when a recall's interval (Wilson) lies wholly below what is asked, and one that `stands` goes on
+    until the recall itself is no longer below it; a single easy one that leaks raises it at once, and as long as it is
+    among the newest ones.
     """
     told = []
     for kind, hidden in easy.items():
         if leaked := hidden[:EASY].count(False):
             told.append(f"{leaked} of the last {len(hidden[:EASY])} easy planted {kind}s leaked")
     for (kind, size), hidden in seen.items():
-        for window in CALM if stands else WINDOWS:
-            of = hidden[:window]
-            if len(of) < ENOUGH:
-                continue
-            asked = least * EXPECTED[kind, size]
-            if (sum(of) / len(of) if stands else wilson(sum(of), len(of))[1]) < asked:
-                told.append(
-                    f"of the last {len(of)} {size} planted {kind}s {sum(of)} were hidden, {asked:.0%} should be"
-                )
-                break
+        asked = least * EXPECTED[kind, size]
+        low = _recovering(hidden, asked) if stands else _fallen(hidden, asked)
+        if low:
+            told.append(
+                f"{sum(low)} of the last {len(low)} {size} planted {kind}s hidden, {100 * asked:.0f} % should be"
+            )
     return "; ".join(told)
+
+
+def _fallen(hidden: Sequence[bool], asked: float) -> Sequence[bool]:
+    """The shortest window whose recall is significantly below what is asked; none of them = ()."""
+    windows = ((hidden[:window], z) for window, z in WINDOWS)
+    return next((of for of, z in windows if len(of) >= ENOUGH and wilson(sum(of), len(of), z)[1] < asked), ())
+
+
+def _recovering(hidden: Sequence[bool], asked: float) -> Sequence[bool]:
+    """The shortest window whose recall is still below what is asked."""
+    windows = (hidden[:window] for window in CALM)
+    return next((of for of in windows if len(of) >= ENOUGH and sum(of) < asked * len(of)), ())
 
 
 def plant(seed: int, kinds: Sequence[str], clock: Clock, tell: Callable[[Finding], None], line: Line) -> Answers:

@@ -36,9 +36,9 @@ def test_recall_of_every_kind_and_size_stands_there_as_numbers(client, past):
 
 def test_an_alarm_is_shown_in_words_until_it_is_cleared(client, past, store):
     past.plant(20, leaking=("face small",))
-    alarms.sound(store, "privacy_leak", "of the last 20 small planted faces 10 were hidden, 82% should be")
+    alarms.sound(store, "privacy_leak", "10 of the last 20 small planted faces hidden, 83 % should be")
     for path in ("/privacy", "/now"):
-        assert "small planted faces 10 were hidden" in client.get(path).text
+        assert "10 of the last 20 small planted faces hidden" in client.get(path).text
     assert "as it should be" not in client.get("/privacy").text
     assert "Leaking." in client.get("/now").text
     alarms.clear(store, "privacy_leak")
