@@ -8,6 +8,7 @@ guarantee: that a frame which kills its child is tried again; it is withheld.
 from __future__ import annotations
 
 import os
+import re
 import selectors
 import subprocess
 import sys
@@ -44,6 +45,7 @@ from edged.wire.messages import Frame
 START_S = 60.0  # for imports, compiling the networks and the self-test
 STDERR_KEPT = 2000
 CHUNK = 1 << 16
+ERROR = re.compile(r"[A-Za-z_.]{1,60}(Error|Exception|Interrupt|Exit|error)(:|$)")
 HEALTHY = frozenset({"too_dark", "too_blurred", "bad_places"})  # not the child's fault: it may live on
 
 Q = TypeVar("Q", Look, Request, Plant, Inspect)
@@ -303,6 +305,8 @@ class _Child:
                 break
         lines = [line for line in self._said.decode("utf-8", "replace").splitlines() if line.strip()]
         words = "".join(c for c in lines[-1][:200] if c.isprintable()) if lines else ""
+        if self.hello is not None:  # it has seen pictures: of what it says only the kind of its error goes on
+            words = words.partition(":")[0] if ERROR.match(words) else ""
         how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
         return Withheld(
             f"the scrub child was {how}" if status < 0 else f"the scrub child {how}: {words}", code="child_died"
@@ -330,7 +334,10 @@ def _parse(body: bytes) -> talk.Answer:
     try:
         return talk.answer_of(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as e:
-        raise Withheld(f"the scrub child's answer cannot be read: {e}"[:300], code="bad_answer") from e
+        where = str(e).rpartition(" - at ")[2] if " - at " in str(e) else ""  # never what stood there
+        raise Withheld(
+            f"the scrub child's answer cannot be read ({type(e).__name__} {where})"[:300], code="bad_answer"
+        ) from e
 
 
 def _cannot_start(answer: Declined) -> EdgedError:

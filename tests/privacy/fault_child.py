@@ -59,6 +59,11 @@ def flood() -> None:
         os.write(2, b"E" * 4000 + b"\n")
 
 
+def last_words() -> None:
+    os.write(2, b"ValueError: EDG 0000 was on the plate\n")
+    os._exit(1)
+
+
 def close_output() -> None:
     os.closerange(3, 64)
     time.sleep(3600)
@@ -99,6 +104,7 @@ FIRE = {
     "late": late,
     "slow": lambda: time.sleep(0.3),
     "stderr": flood,
+    "last-words": last_words,
     "no-output": close_output,
     "no-input": lambda: os.close(0),
 }
@@ -171,6 +177,7 @@ INSTEAD: dict[str, Any] = {
     "face.tuples": lambda real, view: [(1.0, 2.0)],
     "face.text": lambda real, view: [Found("face", "1", "2", "x", "y", 0.9)],
     "face.other-kind": lambda real, view: [f._replace(kind="EDG 0000") for f in real(view)],
+    "plate.other-kind": lambda real, view: [f._replace(kind="EDG 0000") for f in real(view)],
     "face.numpy": lambda real, view: [f._replace(x=np.float32(f.x), score=np.float32(0.9)) for f in real(view)],
     # of a network: (real, batch)
     "net.nan": lambda real, batch: tuple(np.full_like(o, NAN) for o in real(batch)),
