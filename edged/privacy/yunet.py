@@ -77,11 +77,11 @@ class YuNet:
         """The network for one input size. Compiled once; the last few are kept."""
         loaded = self._engines.pop((width, height), None)
         if loaded is None:
+            while len(self._engines) >= KEPT_SIZES:  # before the new one takes its memory
+                del self._engines[next(iter(self._engines))]
             shape = (1, 3, height, width)
             loaded = engine.load(self._data, runtime=self._runtime, threads=self._threads, input_shape=shape)
         self._engines[width, height] = loaded
-        while len(self._engines) > KEPT_SIZES:
-            del self._engines[next(iter(self._engines))]
         return loaded
 
     def find(self, view: View) -> list[Found]:
