@@ -328,5 +328,7 @@ def test_the_faults_are_counted(request, capsys):
         print(
             f"\n  {tried} injected faults, {len(RAW)} raw frames stored as scrubbed; the faulty frames ended {dict(ENDED)}"
         )
-    if len(request.session.items) > len(CASES):
+    if sum(getattr(item, "originalname", "") == "test_a_fault_in_mid_life" for item in request.session.items) == len(
+        CASES
+    ):
         assert tried >= 200
