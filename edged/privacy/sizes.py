@@ -22,5 +22,5 @@ HIDDEN = 0.9  # of a box must be covered for it to count as hidden
 # Share that the default detectors hide of all PICTURES (`python -m edged.privacy.planted.expect`). The alarm is set by it.
 EXPECTED: dict[tuple[str, str], float] = {
     ("face", "small"): 0.918, ("face", "medium"): 0.98, ("face", "large"): 0.99,
-    ("plate", "small"): 0.87, ("plate", "medium"): 0.938, ("plate", "large"): 0.982,
+    ("plate", "small"): 0.998, ("plate", "medium"): 1.0, ("plate", "large"): 1.0,
 }  # fmt: skip
