@@ -37,8 +37,9 @@ STRICT_LONG_SIDE = 1280
 SHORT_SIDE_AT_LEAST = 320  # small pictures are enlarged until their short side has this many pixels
 START = 0.1
 KEEP = 0.05
+POOR_WORTH = 0.75  # of a score in a dark or grainy picture: half of the false area, hardly a face
 LARGE = 48  # pixels of the network's input
-LARGE_AT_LEAST = 0.2  # score of a large box in a dark or grainy picture
+LARGE_AT_LEAST = 0.15  # score, so diminished, of a large box in such a picture
 OVERLAP = 0.3
 STRIDE = 4
 STEP = 32
@@ -155,10 +156,11 @@ class FaceDetector:
             raise Withheld(f"the face network failed: {e}", code="detector") from e
         plausible(heat, self.kind)
         across, down = view.width / width, view.height / height
+        worth = POOR_WORTH if lifted.poor else 1.0
         return [
-            Found(self.kind, x * across, y * down, w * across, h * down, score)
-            for x, y, w, h, score in decode(heat, scale, offset, self.keep)
-            if not lifted.poor or w * h < LARGE**2 or score >= LARGE_AT_LEAST
+            Found(self.kind, x * across, y * down, w * across, h * down, score * worth)
+            for x, y, w, h, score in decode(heat, scale, offset, self.keep / worth)
+            if not lifted.poor or w * h < LARGE**2 or score * worth >= LARGE_AT_LEAST
         ], lifted.poor
 
 

@@ -96,18 +96,21 @@ def test_numbers_that_are_none_withhold_the_picture(detector, told, bad, where):
     assert caught.value.code == "detector"
 
 
-def test_a_dark_picture_is_looked_at_twice_and_trusts_only_likely_large_faces(detector, told):
+def test_a_dark_picture_is_looked_at_twice_and_its_scores_are_worth_less(detector, told):
     black = View(np.zeros((544, 960, 3), np.uint8))
-    answers = told(0.15, scale=np.log(8))  # of 32 pixels: small
-    assert len(detector.find(black)) == 2
+    answers = told(0.16, scale=np.log(8))  # of 32 pixels: small
+    assert [f.score for f in detector.find(black)] == pytest.approx([0.12, 0.12])
     assert answers.asked == [(960, 544), (480, 256)]
-    told(0.15, scale=np.log(16))
-    assert detector.find(black) == []
-    told(0.25, scale=np.log(16))
-    assert len(detector.find(black)) == 2
-    answers = told(0.15, scale=np.log(16))
-    assert len(detector.find(day())) == 1
+    answers = told(0.16, scale=np.log(8))
+    assert [f.score for f in detector.find(day())] == pytest.approx([0.16])
     assert answers.asked == [(960, 544)], "by day once is enough"
+
+
+@pytest.mark.parametrize(("score", "found"), [(0.16, 0), (0.25, 2)])
+def test_a_large_face_in_the_dark_must_be_a_likely_one(detector, told, score, found):
+    told(score, scale=np.log(16))
+    assert len(detector.find(View(np.zeros((544, 960, 3), np.uint8)))) == found
+    assert len(detector.find(day())) == 1
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
