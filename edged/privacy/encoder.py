@@ -25,6 +25,7 @@ QUIET = ("-hide_banner", "-nostdin", "-loglevel", "error", "-y")
 PLAIN = ("-map_metadata", "-1", "-map_chapters", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact")
 QUALITY = ("-preset", "veryfast", "-crf", "20")
 SAID_KEPT = 400
+START_S = 60.0  # for its imports
 
 Sound = Literal["copied", "encoded", "none"]
 
@@ -66,7 +67,7 @@ class Encoder:
     """A process that encodes. `write` each frame, then `finish`; `kill` in any case."""
 
     def __init__(self, command: Sequence[str], stall_s: float, environment: dict[str, str]) -> None:
-        self._stall_s = stall_s
+        self._stall_s, self._begins_s = stall_s, START_S
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 closed in kill
         try:
             self._process = subprocess.Popen(
@@ -85,7 +86,7 @@ class Encoder:
     def write(self, data: memoryview) -> None:
         """Raises Unavailable (code encoder) when it does not take the frame in time, or ended."""
         while len(data):
-            if not self._selector.select(self._stall_s):
+            if not self._selector.select(self._stall_s + self._begins_s):
                 raise Unavailable(f"the encoder took no frame for {self._stall_s:g} s", code="encoder")
             try:
                 data = data[os.write(self._in.fileno(), data) :]
@@ -93,13 +94,14 @@ class Encoder:
                 continue
             except BrokenPipeError as e:
                 raise Unavailable(f"the encoder ended early: {self.said()}", code="encoder") from e
+        self._begins_s = 0.0
 
     def finish(self) -> None:
         """No more frames; waits until the file is whole. Raises Unavailable (code encoder)."""
         self._selector.close()
         self._in.close()
         try:
-            status = self._process.wait(self._stall_s)
+            status = self._process.wait(self._stall_s + START_S)  # what it still holds is encoded now
         except subprocess.TimeoutExpired as e:
             raise Unavailable(f"the encoder did not end within {self._stall_s:g} s", code="encoder") from e
         if status:
