@@ -1,8 +1,8 @@
 """Whether a picture is too dark or too blurred for any detector to be trusted with it.
 
-Guarantees: three numbers from the grey picture, in one or two milliseconds, and a verdict by limits. The limits stand
+Guarantees: three numbers from the grey picture, in about two milliseconds, and a verdict by limits. The limits stand
 where CenterFace, with night.py's lift and at its score to start, falls under three quarters of the faces of 16 pixels
-and more (docs/privacy.md has the curves). Does not guarantee: that a picture without a verdict is easy; that blur is
+and more (docs/privacy.md, "Too dark or too blurred", has the curve). Does not guarantee: that a picture without a verdict is easy; that blur is
 seen in the dark, in tiles, behind a sharp caption on an otherwise empty picture, or of things that move in a picture
 that stands still.
 """
@@ -41,9 +41,9 @@ class Judgement(NamedTuple):
 class Limits(NamedTuple):
     """A picture under `light` or `sharpness`, or over `grain`, is not trusted."""
 
-    light: float = 9.0
-    sharpness: float = 0.24
-    grain: float = 18.0
+    light: float = 10.0
+    sharpness: float = 0.245
+    grain: float = 17.0
 
 
 def judge(view: View) -> Judgement:

@@ -110,10 +110,10 @@ def test_tiles_are_judged_by_their_light_alone(size):
 @pytest.mark.parametrize(
     ("judgement", "word"),
     [
-        (Judgement(8.9, 1.0, 0.0), TOO_DARK),
-        (Judgement(9.0, 0.24, 18.0), ""),
-        (Judgement(90.0, 0.23, 0.0), TOO_BLURRED),
-        (Judgement(90.0, 1.0, 18.1), TOO_DARK),
+        (Judgement(9.9, 1.0, 0.0), TOO_DARK),
+        (Judgement(10.0, 0.245, 17.0), ""),
+        (Judgement(90.0, 0.24, 0.0), TOO_BLURRED),
+        (Judgement(90.0, 1.0, 17.1), TOO_DARK),
         (Judgement(1.0, 0.1, 0.0), TOO_DARK),
     ],
 )
