@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import threading
 import time
 from pathlib import Path
@@ -226,6 +227,30 @@ def test_garbage_is_refused_and_leaves_nothing(child, tmp_path, name, data):
     with pytest.raises((Refused, Withheld)):
         files.scrub(child, work(tmp_path / name, tmp_path / "out.mp4"))
     assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def raw_avi(side, bits, size, frames=3):
+    """A RIFF AVI of uncompressed pictures: a certain form of it ends the process that decodes it."""
+
+    def chunk(name, data):
+        return name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
+
+    form = struct.pack("<IiiHH4sIiiII", 40, side, side, 1, bits, b"", size, 0, 0, 0, 0)
+    stream = b"vids" + bytes(4) + struct.pack("<8I4h", 0, 0, 0, 1, 10, 0, frames, size, 0, 0, 0, 0) + bytes(8)
+    head = struct.pack("<14I", 100_000, 0, 0, 16, frames, 0, 1, size, side, side, 0, 0, 0, 0)
+    lists = chunk(b"LIST", b"strl" + chunk(b"strh", stream) + chunk(b"strf", form))
+    pictures = b"".join(chunk(b"00db", bytes(size)) for _ in range(frames))
+    lists = chunk(b"LIST", b"hdrl" + chunk(b"avih", head) + lists) + chunk(b"LIST", b"movi" + pictures)
+    return chunk(b"RIFF", b"AVI " + lists)
+
+
+def test_a_film_that_ends_its_decoder_leaves_nothing_and_the_next_file_is_scrubbed(child, tmp_path):
+    (tmp_path / "bad.avi").write_bytes(raw_avi(48, 24, 48 * 48 * 3))
+    with pytest.raises((Refused, Withheld)):
+        files.scrub(child, work(tmp_path / "bad.avi", tmp_path / "out.mp4"))
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.avi"]
+    good = write(tmp_path / "good.mp4", [wall()] * 5)
+    assert files.scrub(child, work(good, tmp_path / "out.mp4")).frames == 5
 
 
 def test_a_film_cut_short_is_refused_and_leaves_nothing(child, tmp_path):
