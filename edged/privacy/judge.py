@@ -2,9 +2,9 @@
 
 Guarantees: three numbers from the grey picture, in about two milliseconds, and a verdict by limits. The limits stand
 where CenterFace, with night.py's lift and at its score to start, falls under three quarters of the faces of 16 pixels
-and more (docs/privacy.md, "Too dark or too blurred", has the curve). Does not guarantee: that a picture without a verdict is easy; that blur is
-seen in the dark, in tiles, behind a sharp caption on an otherwise empty picture, or of things that move in a picture
-that stands still.
+and more (docs/privacy.md, "Too dark or too blurred", has the curve). Does not guarantee: that a picture without a
+verdict is easy; that blur is seen in the dark, in tiles, behind a sharp caption on an otherwise empty picture, or of
+things that move in a picture that stands still.
 """
 
 from __future__ import annotations
