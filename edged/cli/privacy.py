@@ -295,9 +295,10 @@ def _line(o: Outcome) -> str:
     words = [_count(o.hidden) or "nothing to hide was found"]
     if o.kind == "film":
         words.insert(0, f"{o.frames} frames, {o.fps:.1f} a second")
-        words.append("sound " + ("left out" if o.sound == "left_out" else "kept"))
-        if o.sound == "left_out" and o.encoder != "ffmpeg":
-            words[-1] += " (there is no ffmpeg here)"
+        if o.sound == "left_out":
+            words.append("sound left out" + (" (there is no ffmpeg here)" if o.encoder != "ffmpeg" else ""))
+        elif o.sound != "none":
+            words.append("sound kept")
     words += [f"{n} grey all over ({why.replace('_', ' ')})" for why, n in o.blank.items()]
     return f"{o.out}: {'; '.join(words)}"
 
