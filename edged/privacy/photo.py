@@ -54,8 +54,7 @@ class Photographs:
 
     def cover(self, image: NDArray[np.uint8], masks: Sequence[Polygon] = ()) -> Covered:
         """`image` BGR [h,w,3] is written to. Raises Withheld: detector, too_dark, too_blurred."""
-        picture.burn(image, masks)
-        spots, unjudged, ms = self._whole.see(image)
+        spots, unjudged, ms = self._whole.see(image, masks)
         found = list(spots)
         for x, y, w, h in parts(image.shape[1], image.shape[0]):
             more, _, took = self._part.see(np.ascontiguousarray(image[y : y + h, x : x + w]))

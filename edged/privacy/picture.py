@@ -50,9 +50,7 @@ class Scrubber:
 
     def look(self, question: Look) -> Seen:
         """Raises Refused for a picture that breaks the rules, Withheld when a detector fails or nothing can be seen."""
-        image = decode(question)
-        burn(image, question.masks)
-        spots, unjudged, ms = self.see(image)
+        spots, unjudged, ms = self.see(decode(question), question.masks)
         return Seen(question.seq, spots, unjudged, ms, word_of_look(question, spots, unjudged))
 
     def scrub(self, request: Request) -> Done:
@@ -61,10 +59,11 @@ class Scrubber:
         image = decode(request)
         marks.append(("decode", stopwatch()))
         ms = {name: (at - before) * 1e3 for (_, before), (name, at) in pairwise(marks)}
-        burn(image, request.masks)
         blank, spots = request.blank, request.spots
-        if spots is None:
-            spots, unjudged, looked = self.see(image)
+        if spots is not None:
+            burn(image, request.masks)
+        else:
+            spots, unjudged, looked = self.see(image, request.masks)
             spots = tuple(spot for spot in spots if spot.sure)
             blank = blank or bool(unjudged)
             ms |= looked
@@ -83,23 +82,27 @@ class Scrubber:
         ms["total"] = sum(ms.values())
         return Done(request.seq, width, height, out, crops, hidden, ms, word)
 
-    def see(self, image: NDArray[np.uint8]) -> tuple[tuple[Spot, ...], str, dict[str, float]]:
+    def see(
+        self, image: NDArray[np.uint8], masks: Sequence[Polygon] = ()
+    ) -> tuple[tuple[Spot, ...], str, dict[str, float]]:
         """What every detector finds in a BGR picture [h,w,3], why it cannot be judged ("" = it can), and milliseconds.
 
+        Masks are burned in, in place, after the picture was judged (a mask's grey is no light) and before it is looked at.
         Raises Withheld: detector, too_dark, too_blurred (the latter two only when such pictures are to be withheld).
         """
-        view = View(image)
         marks = [("start", stopwatch())]
         spots: list[Spot] = []
         unjudged = ""
         if self._limits is not None and self._unjudged != "keep":
-            judged = judge.judge(view)
+            judged = judge.judge(View(image))
             if not np.isfinite(judged).all():  # no limit holds against a number that is none
                 raise Withheld("the picture's light cannot be measured", code="detector")
             unjudged = judge.verdict(judged, self._limits)
             marks.append(("judge", stopwatch()))
             if unjudged and self._unjudged == "withhold":
                 raise Withheld(f"the picture is {unjudged.replace('_', ' ')} to be judged", code=unjudged)
+        burn(image, masks)
+        view = View(image)
         for detector in self._detectors:
             for found in detector.find(view):
                 x, y, w, h, score = (float(number) for number in found[1:])

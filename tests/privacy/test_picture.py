@@ -83,6 +83,14 @@ def test_a_mask_is_burned_in_before_anyone_looks(encode, pixels, look_of, plante
     assert "face" not in {s.kind for s in scrubber.look(look_of(encode(image), masks=left)).spots if s.sure}
 
 
+def test_the_grey_of_a_mask_is_no_light(planted, encode, look_of):
+    dark = (planted[0] * 0.02).astype(np.uint8)
+    half = (((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),)
+    with pytest.raises(Withheld) as caught:
+        Scrubber([plates.PlateDetector()]).look(look_of(encode(dark), masks=half))
+    assert caught.value.code == "too_dark"
+
+
 def test_what_a_track_says_is_covered_and_nothing_is_looked_for(scrubber, planted, encode, pixels, request_of):
     image, face, plate = planted
     done = scrubber.scrub(request_of(encode(image), spots=(Spot("plate", *plate),)))
