@@ -64,7 +64,7 @@ class Program:
     real = True
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = path.absolute() if path.exists() else path  # a bare name is looked for on the PATH
         said = self._run(["--version"]).strip().splitlines()
         self.name = f"deface {said[-1] if said else '?'}"
         self.fastest = RUNTIMES[0]

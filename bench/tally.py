@@ -49,26 +49,18 @@ class Count:
         share = None if not self.n else round(self.share, 4)
         return {"hidden": self.hidden, "n": self.n, "share": share, "low": round(low, 4), "high": round(high, 4)}
 
-    def __str__(self) -> str:
-        if not self.n:
-            return "none"
-        low, high = self.interval()
-        return f"{self.share:.1%} ({low:.1%} to {high:.1%}, n={self.n})"
-
 
 @dataclass
 class Area:
-    """`false` of `all` pixels."""
+    """`false` of `all` pixels of so many pictures."""
 
     false: int = 0
     all: int = 0
+    pictures: int = 0
 
     @property
     def share(self) -> float:
         return self.false / self.all if self.all else math.nan
-
-    def __str__(self) -> str:
-        return f"{self.share:.2%}" if self.all else "none"
 
 
 @dataclass
@@ -92,11 +84,13 @@ class Tally:
         for key in (kind, *(f"{kind}:{one}" for one in regions)):
             self.areas[key].false += false
             self.areas[key].all += mask.size
+            self.areas[key].pictures += 1
 
     def figures(self) -> dict[str, Any]:
         return {
             "hidden": {key: self.counts[key].figures() for key in sorted(self.counts)},
             "false_area": {key: round(self.areas[key].share, 5) for key in sorted(self.areas)},
+            "pictures_of": {key: self.areas[key].pictures for key in sorted(self.areas)},
         }
 
 

@@ -1,7 +1,7 @@
 """What the project set itself, and whether a run of bench.privacy reached it.
 
 No target is judged on too few: with fewer than ENOUGH boxes it is reached or missed only if Wilson's whole interval says
-so, otherwise it was not measurable here.
+so, otherwise it was not measurable here. Too much false area on ENOUGH_PICTURES misses it whatever was hidden.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 ENOUGH = 300
+ENOUGH_PICTURES = 100
 REACHED, MISSED, UNMEASURED = "reached", "not reached", "not measurable here"
 REGIONS = {"eu": 0.99, "br": 0.98, "us": 0.96}
 NIGHT = "1/8 of the light"  # in which the target is judged
@@ -85,24 +86,24 @@ def _hidden(
     count = ours.get("hidden", {}).get(key)
     there = shown(theirs.get("hidden", {}).get(key))
     kind = key.partition(">")[0]
-    area = _area(ours, kind)
+    area = _of(ours.get("false_area", {}), kind)
     if not count or not count["n"]:
         return Verdict(target, there, "", UNMEASURED)
     word = _enough(count, least)
     here = shown(count)
     if most is not None and area is not None:
         here += f"; false {area:.2%}"
-        if area > most and (word == REACHED or count["n"] >= ENOUGH):
+        pictures = _of(ours.get("pictures_of", {}), kind) or 0
+        if area > most and (word == REACHED or pictures >= ENOUGH_PICTURES):
             word = MISSED
-    if there and (their_area := _area(theirs, kind)) is not None:
+    if there and (their_area := _of(theirs.get("false_area", {}), kind)) is not None:
         there += f"; false {their_area:.2%}"
     return Verdict(target, there, here, word)
 
 
-def _area(tool: Mapping[str, Any], kind: str) -> float | None:
-    areas = tool.get("false_area", {})
-    found = areas.get(kind, areas.get(kind.partition(":")[0]))
-    return None if found is None else float(found)
+def _of(figures: Mapping[str, float], kind: str) -> float | None:
+    """A kind's figure; of a region that was not counted apart, the kind's."""
+    return figures.get(kind, figures.get(kind.partition(":")[0]))
 
 
 def _night(night: Mapping[str, Any], blur: Mapping[str, Any]) -> list[Verdict]:

