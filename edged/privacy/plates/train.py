@@ -73,6 +73,7 @@ def _options() -> argparse.Namespace:
     p.add_argument("--before", default="~", help="only frames whose name sorts before this one")
     p.add_argument("--chunk", type=int, default=500, help="scenes drawn together")
     p.add_argument("--first", type=int, default=6, help="chunks to wait for before training starts")
+    p.add_argument("--resume", type=Path, help="go on from this NAME.pt of an earlier run")
     p.add_argument("--most", type=int, default=120, help="chunks kept at a time (33 MB each); the oldest go first")
     p.add_argument("--cache", type=Path, default=None, help="folder for the drawn scenes while it runs")
     return p.parse_args()
@@ -208,6 +209,8 @@ def _train(
     torch.manual_seed(options.seed)
     rng = np.random.default_rng((options.seed, 1 << 20))
     trained = net.PlateNet(options.width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if options.resume is not None:
+        trained.load_state_dict(torch.load(options.resume, weights_only=True))
     mean = copy.deepcopy(trained)
     steps = torch.optim.AdamW(trained.parameters(), lr=RATE, weight_decay=1e-2)
     began, step, told, last, sums = clock.monotonic(), 0, 0.0, 0, np.zeros(2)
@@ -224,7 +227,7 @@ def _train(
         steps.step()
         step += 1
         _follow(mean, trained, min(AVERAGE, step / (step + 20)))
-        sums += (float(of_heat), float(of_place))
+        sums += (float(of_heat.detach()), float(of_place.detach()))
         if (now := clock.monotonic()) - told > 20:
             left = options.minutes - (now - began) / 60
             sums /= max(1, step - last)
@@ -279,6 +282,7 @@ def _write(options: argparse.Namespace, name: str, trained: net.PlateNet, facts:
         "keep": KEEP,
         "seed": options.seed,
         "minutes": options.minutes,
+        "resumed": None if options.resume is None else hashlib.sha256(options.resume.read_bytes()).hexdigest(),
         "parameters": sum(p.numel() for p in trained.parameters()),
         "backgrounds": {p.name: photographs.digest([p]) for p in options.backgrounds},
         "frames": None if options.frames is None else {

@@ -99,6 +99,8 @@ def test_the_measure_tells_a_hidden_plate_from_an_exposed_one_and_counts_what_wa
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the exporter that needs no further package
+@pytest.mark.timeout(400)
 def test_the_recipe_runs_from_nothing_to_weights_that_load(tmp_path, monkeypatch):
     from edged.privacy.plates import PlateDetector, train
 
