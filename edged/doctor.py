@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edged import engine, site
@@ -100,7 +101,9 @@ def weights(config: Config) -> Iterator[Finding]:
     if p.faces and p.face_model:
         yield _file("faces", Path(p.face_model), "")
     if p.plates:
-        yield _built_in("plates", "weights of edged's own plate network", _plates)
+        yield _built_in("plates", "weights of edged's own plate network", partial(_own, "plates"))
+    if p.text:
+        yield _built_in("text", "weights of edged's own text network", partial(_own, "text"))
     switches = {"person": p.persons, "text": p.text, "screen": p.screens}
     for wanted in p.detector:
         if not switches.get(wanted.kind, True):
@@ -126,19 +129,20 @@ def _centerface() -> None:
     _same(path, path.read_bytes, faces.SHA256)
 
 
-def _plates() -> None:
+def _own(name: str) -> None:
+    """The network that edged/privacy/<name> carries, against its card."""
     from importlib.resources import files
 
     import msgspec
 
     from edged.privacy.heatmap import Card
 
-    home = files("edged.privacy.plates")
+    home = files(f"edged.privacy.{name}")
     try:
-        card = msgspec.json.decode(home.joinpath("plates.json").read_bytes(), type=Card)
+        card = msgspec.json.decode(home.joinpath(f"{name}.json").read_bytes(), type=Card)
     except (OSError, msgspec.DecodeError) as e:
-        raise Misconfigured(f"the card of the plate network cannot be read: {e}", hint="install edged anew") from e
-    _same(Path("plates.onnx"), home.joinpath("plates.onnx").read_bytes, card.sha256)
+        raise Misconfigured(f"the card of the {name} network cannot be read: {e}", hint="install edged anew") from e
+    _same(Path(f"{name}.onnx"), home.joinpath(f"{name}.onnx").read_bytes, card.sha256)
 
 
 def _file(what: str, path: Path, sha256: str) -> Finding:

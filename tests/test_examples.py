@@ -30,4 +30,4 @@ def test_an_example_runs(path, tmp_path):
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) >= 2
+    assert {path.stem for path in EXAMPLES} == {"camera-network", "clinic", "vehicle"}

@@ -14,6 +14,7 @@ from edged.privacy import faces, plugin
 from edged.privacy.detect import Detector
 from edged.privacy.plates import PlateDetector
 from edged.privacy.talk import ScrubOptions
+from edged.privacy.text import TextDetector
 from edged.privacy.yunet import YuNet
 
 
@@ -24,6 +25,8 @@ def make(options: ScrubOptions, threads: int = 1) -> list[Detector]:
         made += _faces(options, threads)
     if options.plates:
         made.append(PlateDetector(options.runtime, threads))
+    if options.text:
+        made.append(TextDetector(options.runtime, threads))
     switches = {"person": options.persons, "text": options.text, "screen": options.screens}
     for wanted in options.plugins:
         if switches.get(wanted.kind, True):

@@ -39,10 +39,15 @@ def test_by_default_faces_and_plates_are_looked_for():
 @pytest.mark.parametrize(("kind", "switch"), OPTIONAL.items())
 def test_an_optional_kind_runs_only_when_its_switch_is_on(plugins, kind, switch):
     assert kinds(plugins[kind]) == []
-    assert kinds(plugins[kind], **{switch: True}) == [kind]
+    built_in = [kind] if kind == "text" else []
+    assert kinds(plugins[kind], **{switch: True}) == [*built_in, kind]
 
 
-@pytest.mark.parametrize(("kind", "switch"), OPTIONAL.items())
+def test_burned_in_text_needs_no_detector_of_the_owners():
+    assert kinds(text=True) == ["text"]
+
+
+@pytest.mark.parametrize(("kind", "switch"), [("person", "persons"), ("screen", "screens")])
 def test_an_optional_kind_without_a_detector_does_not_start(plugins, kind, switch):
     others = [p for k, p in plugins.items() if k != kind]
     for wanted in ([], others):
