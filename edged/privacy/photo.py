@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.errors import Refused
-from edged.privacy import picture
+from edged.privacy import decoder, picture
 from edged.privacy.detect import Detector
 from edged.privacy.picture import Scrubber
 from edged.privacy.scrub import Withheld
@@ -98,17 +98,12 @@ def _starts(length: int, part: int) -> list[int]:
 def decode(data: bytes, *, upright: bool = True) -> NDArray[np.uint8]:
     """BGR [h,w,3]; raises Refused (bad_picture), Withheld (memory). `upright` applies an EXIF orientation."""
     flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as e:
-        if e.code == cv2.Error.StsNoMem:
-            raise Withheld("the picture needs more memory than its process may have", code="memory") from e
-        raise Refused(f"the picture does not decode: {e.err}"[:300], code="bad_picture") from e
-    if image is None or image.ndim != 3 or image.dtype != np.uint8:
+    image = decoder.decode(data, flags, "bad_picture")
+    if image is None or image.ndim != 3:
         raise Refused("the picture is damaged, cut short, too large or of a kind that is not known", code="bad_picture")
     if min(image.shape[:2]) < MIN_SIDE:
         raise Refused(f"a picture of {image.shape[1]}x{image.shape[0]} is too small", code="too_small")
-    return np.asarray(image, np.uint8)
+    return image
 
 
 def encode(image: NDArray[np.uint8], to: Format) -> bytes:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edged.clock import stopwatch
 from edged.engine import preprocess
 from edged.errors import Refused
-from edged.privacy import jpeg, judge, witness
+from edged.privacy import decoder, jpeg, judge, witness
 from edged.privacy.detect import Detector, View
 from edged.privacy.scrub import Polygon, Withheld
 from edged.privacy.talk import MAX_SPOTS, Box, Done, Look, Request, Seen, Spot, word_of_look
@@ -127,15 +127,10 @@ def decode(question: Look | Request) -> NDArray[np.uint8]:
             code="size_mismatch",
         )
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image = cv2.imdecode(np.frombuffer(question.jpeg, np.uint8), flags)
-    except cv2.error as e:
-        if e.code == cv2.Error.StsNoMem:
-            raise Withheld("the frame needed more memory than the scrub child may have", code="memory") from e
-        raise Refused(f"the JPEG does not decode: {e.err}"[:300], code="bad_jpeg") from e
+    image = decoder.decode(question.jpeg, flags, "bad_jpeg")
     if image is None or image.shape != (header.height, header.width, 3):
         raise Refused("the JPEG does not decode to what its header says", code="bad_jpeg")
-    return np.asarray(image, dtype=np.uint8)
+    return image
 
 
 def burn(image: NDArray[np.uint8], masks: Sequence[Polygon]) -> None:

@@ -175,6 +175,35 @@ def test_a_region_outside_the_picture_is_refused(encode, request_of):
     assert caught.value.code == "bad_region"
 
 
+def damaged(data: bytes) -> dict[str, bytes]:
+    """JPEGs that libjpeg mends by guessing: their headers are in order, their entropy-coded data are not."""
+    start = data.index(b"\xff\xda") + 14
+    frame = data.index(b"\xff\xc0")
+    wider = bytearray(data)
+    wider[frame + 7 : frame + 9] = (656).to_bytes(2, "big")
+    flipped = bytearray(data)
+    rng = np.random.default_rng(5)
+    for at in rng.integers(start, len(data) - 2, 40):
+        flipped[at] ^= 0x55 if flipped[at] not in (0xFF, 0xAA) and flipped[at - 1] != 0xFF else 0
+    return {
+        "cut": data[: start + (len(data) - start) // 3].rstrip(b"\xff") + b"\xff\xd9",
+        "wider": bytes(wider),
+        "restart": data[: len(data) // 2].rstrip(b"\xff") + b"\xff\xd3" + data[len(data) // 2 :],
+        "flipped": bytes(flipped),
+    }
+
+
+@pytest.mark.parametrize("what", ["cut", "wider", "restart", "flipped"])
+def test_a_jpeg_whose_decoder_has_to_guess_is_refused(what, masks_only, encode, request_of, capfd):
+    data = damaged(encode(wide(6)))[what]
+    size = (656, 360) if what == "wider" else (640, 360)
+    with pytest.raises(Refused) as caught:
+        masks_only.scrub(request_of(data, size=size))
+    assert caught.value.code == "bad_jpeg"
+    assert "Corrupt JPEG" not in capfd.readouterr().err, "what the decoder says is listened to, not printed"
+    masks_only.scrub(request_of(encode(wide(6))))
+
+
 def test_a_cut_picture_never_shows_the_one_before(encode, pixels, request_of):
     """OpenCV 4.10 filled the missing part with whatever lay in memory: the previous camera's picture."""
     scrubber = Scrubber()
