@@ -93,7 +93,7 @@ class Privacy(Section, frozen=True):
     planted_every_s: Annotated[float, Meta(ge=0)] = 600  # a picture of known content checks the scrubber; 0 = never
     planted_alarm: Ratio = 0.9  # alarm when less is hidden than this share of what a healthy scrubber hides
     children: Annotated[int, Meta(ge=1, le=16)] = 2
-    deadline_s: Positive = 5
+    deadline_s: Positive = 15  # for one frame; on a busy box a look takes seconds, and a late child is killed
     runtime: Literal["auto", "openvino", "onnxruntime"] = "auto"
     detector: tuple[Detector, ...] = ()
 

@@ -23,7 +23,7 @@ from edged.privacy.scrub import Scrubbed
 from edged.privacy.stream import Stream
 from edged.privacy.talk import Planted, Seen, Spot
 from edged.privacy.track import Rules
-from edged.storage import counters, frames
+from edged.storage import alarms, counters, frames
 from edged.storage.store import Store
 from edged.wire.messages import Frame, FrameReceipt
 
@@ -79,6 +79,8 @@ def keep(store: Store, frame: Frame, scrub: Callable[[], Scrubbed]) -> FrameRece
     try:
         scrubbed = scrub()
         receipt = frames.add(store, frame, scrubbed)
+        if alarms.clear(store, alarms.SCRUB_DOWN):
+            log.warning("pictures are scrubbed again")
         for kind, n in scrubbed.regions.items():
             if n:
                 counters.bump(store, f"scrubbed:{kind}", n)
@@ -92,10 +94,18 @@ def fail(store: Store, frame: Frame, e: EdgedError) -> FrameReceipt:
     if isinstance(e, Corrupt):
         raise e
     if isinstance(e, Unavailable):
+        if e.code == "child_down":
+            note_down(store, e)
         return retry(frame, str(e))
     status: Literal["withheld", "refused"] = "refused" if isinstance(e, Refused) else "withheld"
     counters.bump(store, f"{status}:{e.code}")
     return _settle(store, frame, status, e)
+
+
+def note_down(store: Store, e: EdgedError) -> None:
+    """No scrub child can start: an alarm until a frame is stored again."""
+    if alarms.sound(store, alarms.SCRUB_DOWN, f"no picture can be taken: {e}"[:300]):
+        log.error("no picture can be taken: %s", e)
 
 
 def _settle(store: Store, frame: Frame, status: Literal["withheld", "refused"], why: EdgedError) -> FrameReceipt:

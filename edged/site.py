@@ -175,7 +175,7 @@ def agent_command(data_dir: Path, site: str, host: str, port: int, camera: str) 
     """The camera's program as a process of this machine, with the keys that lie in the site's folder."""
     keys = data_dir / "keys"
     return [
-        sys.executable, "-m", "agent", "run", "--site", site, "--camera", camera, "--broker", f"{host}:{port}",
+        sys.executable, "-P", "-m", "agent", "run", "--site", site, "--camera", camera, "--broker", f"{host}:{port}",
         "--ca", str(keys / "ca.pem"), "--cert", str(keys / f"cam-{camera}.pem"), "--key", str(keys / f"cam-{camera}.key"),
         "--root", str(data_dir / "tuf" / "1.root.json"), "--state", str(data_dir / "cameras" / camera),
     ]  # fmt: skip

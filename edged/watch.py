@@ -19,8 +19,8 @@ from functools import partial
 
 from edged.clock import Clock, stopwatch
 from edged.config import PLANTED
-from edged.errors import Corrupt, EdgedError
-from edged.ingest import Answers, Job, Line
+from edged.errors import Corrupt, EdgedError, Unavailable
+from edged.ingest import Answers, Job, Line, note_down
 from edged.privacy.scrub import Scrubbed, Withheld
 from edged.privacy.sizes import EXPECTED, HIDDEN, PICTURES, size_of
 from edged.privacy.talk import Planted
@@ -119,11 +119,14 @@ class Watch:
         if finding.observed:
             leaks.add(self._store, finding.seed, finding.observed)
             self._judged, self._empty = now, 0
-            alarms.clear(self._store, UNMEASURED)
+            for code in (UNMEASURED, alarms.SCRUB_DOWN):
+                alarms.clear(self._store, code)
             self._judge()
         else:
             log.warning("planted picture %d came to nothing: %s", finding.seed, finding.why)
             leaks.add_unjudged(self._store, finding.seed, finding.why)
+            if finding.why == "child_down":
+                note_down(self._store, Unavailable("no scrub child can start; `edged doctor` says why"))
             self._empty += 1
             if self._empty >= IN_A_ROW:
                 self._sound_unmeasured(f"the last {self._empty} planted pictures came to nothing: {finding.why}")

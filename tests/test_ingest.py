@@ -14,7 +14,7 @@ from edged.privacy.detect import Found, View
 from edged.privacy.picture import GREY
 from edged.privacy.scrub import Withheld
 from edged.privacy.track import Rules
-from edged.storage import counters, frames
+from edged.storage import alarms, counters, frames
 from edged.storage.store import Store
 from edged.wire.messages import Frame, FrameHeader, Region
 from tests.site import FakeClock, Scrubber
@@ -185,6 +185,19 @@ def test_a_child_that_is_away_leaves_the_frame_with_its_camera(line, scrubber):
     scrubber.fault = None
     put(line, frame(0))
     assert [(f.header.id, r.status) for f, r in line.finish()] == [("b-0", "stored")]
+
+
+def test_an_alarm_stands_while_no_child_can_start(line, scrubber, store):
+    scrubber.fault = Unavailable("the face network is not installed", code="child_down")
+    put(line, frame(0))
+    put(line, frame(1))
+    (alarm,) = alarms.standing(store)
+    assert (alarm.code, alarm.text) == ("scrub_down", "no picture can be taken: the face network is not installed")
+    scrubber.fault = None
+    put(line, frame(0))
+    assert alarms.standing(store) == [alarm], "looked at, not yet stored"
+    list(line.finish())
+    assert alarms.standing(store) == []
 
 
 def test_what_can_never_be_taken_is_refused_at_once(line, scrubber):

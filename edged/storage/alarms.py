@@ -14,6 +14,8 @@ from edged.storage.store import Store
 AUTHOR = "edged"
 PRIVACY_LEAK = "privacy_leak"  # what should be hidden is to be seen
 PRIVACY_UNMEASURED = "privacy_unmeasured"  # nobody knows whether it is
+SCRUB_DOWN = "scrub_down"  # no scrub child can start: nothing is taken from any camera
+CODES = (SCRUB_DOWN, PRIVACY_LEAK, PRIVACY_UNMEASURED)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class _Rows(Collector):
         yield from self._recall()
         standing = {a.code for a in alarms.standing(self._store)}
         alarm = GaugeMetricFamily("edged_privacy_alarm", "1 = this alarm stands", labels=("code",))
-        for code in (alarms.PRIVACY_LEAK, alarms.PRIVACY_UNMEASURED):
+        for code in alarms.CODES:
             alarm.add_metric([code], float(code in standing))
         yield alarm
         if judged := leaks.last(self._store, judged=True):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from edged.storage.alarms import PRIVACY_LEAK, PRIVACY_UNMEASURED
+from edged.storage.alarms import PRIVACY_LEAK, PRIVACY_UNMEASURED, SCRUB_DOWN
 from edged.storage.views import CycleView, Now, Score
 from edged.web.words import STAGES, count, duration, listed, percent, sentence_case
 
@@ -75,6 +75,7 @@ def _privacy(now: Now) -> list[Finding]:
     """What leaks comes before everything; that nobody knows comes after what is known to be wrong."""
     known = {
         PRIVACY_LEAK: lambda text: Finding(-1, "bad", "Leaking", text, "privacy"),
+        SCRUB_DOWN: lambda text: Finding(-1, "bad", "Blind", text, "privacy"),
         PRIVACY_UNMEASURED: lambda text: Finding(6, "warn", "Unmeasured", text, "privacy"),
     }
     return [known[a.code](a.text) for a in now.alarms if a.code in known]
