@@ -2,7 +2,7 @@
 
 Guarantees: as many frames come out as went in, in order, of one size; every frame is covered by what the looks before it
 and up to five frames behind it found (track.py); two looks are never further apart than `Rules.back` frames, nor, while
-anything moves, than about 100 ms or, in a slow film, every other frame; a frame that could not be judged is grey all
+anything moves, than about 100 ms or, in a slow film, every third frame; a frame that could not be judged is grey all
 over, and so are its neighbours up to the looks that could. Never more than `Rules.back` + 2 frames are held. Does not
 guarantee: that all private content is found.
 
@@ -30,7 +30,9 @@ from edged.privacy.talk import Polygon, Spot
 from edged.privacy.track import Rules
 
 LOOK_S = 0.1  # two looks are about this far apart at most while anything moves,
-SLOW_FPS = 10.0  # but from this rate on every other frame is enough: 0 of 300 faces exposed at 12 frames/s (measured)
+SLOW_FPS = (
+    10.0  # but from this rate on every third frame is enough (docs/privacy.md, "On files", says how it was measured)
+)
 
 
 class Covered(NamedTuple):
@@ -151,5 +153,5 @@ class Film:
 
 
 def looks_every(fps: float, rules: Rules) -> int:
-    """Frames from one look to the next: 1 below 10 frames/s, 2 up to 25, 3 at 30, never more than `Rules.back`."""
-    return max(1, min(rules.back, max(int(fps * LOOK_S + 0.5), 1 + (fps >= SLOW_FPS))))
+    """Frames from one look to the next: 1 below 10 frames/s, 3 from there, 5 at 60, never more than `Rules.back`."""
+    return max(1, min(rules.back, max(int(fps * LOOK_S + 0.5), 1 + 2 * (fps >= SLOW_FPS))))

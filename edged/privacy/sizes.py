@@ -21,6 +21,6 @@ HIDDEN = 0.9  # of a box must be covered for it to count as hidden
 
 # Share that the default detectors hide of all PICTURES (`python -m edged.privacy.planted.expect`). The alarm is set by it.
 EXPECTED: dict[tuple[str, str], float] = {
-    ("face", "small"): 0.918, ("face", "medium"): 0.98, ("face", "large"): 0.99,
-    ("plate", "small"): 0.998, ("plate", "medium"): 1.0, ("plate", "large"): 1.0,
+    ("face", "small"): 0.908, ("face", "medium"): 0.98, ("face", "large"): 0.988,
+    ("plate", "small"): 0.994, ("plate", "medium"): 1.0, ("plate", "large"): 1.0,
 }  # fmt: skip

@@ -154,7 +154,7 @@ def test_a_frame_of_another_size_is_refused():
 
 
 def test_looks_are_a_tenth_of_a_second_apart_or_every_other_frame_of_a_slow_film():
-    assert [looks_every(fps, Rules()) for fps in (5, 10, 12.5, 15, 25, 30, 60, 240)] == [1, 2, 2, 2, 3, 3, 5, 5]
+    assert [looks_every(fps, Rules()) for fps in (5, 10, 12.5, 15, 25, 30, 60, 240)] == [1, 3, 3, 3, 3, 3, 5, 5]
     assert looks_every(30, Rules(back=0)) == 1
 
 

@@ -36,7 +36,7 @@ AHEAD = 1  # chunks drawn and not yet taken in
 RATE = 2.5e-3
 PLACE = 1.5  # weight of the boxes' error against the heat's
 AVERAGE = 0.998  # share of the old weights in the running mean that is exported
-START, KEEP = 0.45, 0.25  # scores; see README.md for how they were chosen
+START, KEEP = 0.5, 0.25  # scores; see README.md for how they were chosen
 
 
 Draw = Callable[[Rng, Sequence[Grey]], Scene]

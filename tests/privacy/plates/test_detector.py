@@ -15,6 +15,7 @@ from edged.engine import patterns, runtimes
 from edged.errors import Misconfigured
 from edged.privacy import heatmap, selftest
 from edged.privacy.detect import View
+from edged.privacy.heatmap import Guess
 from edged.privacy.plates import PlateDetector, measure
 from edged.privacy.scrub import Withheld
 
@@ -41,6 +42,14 @@ def hides(found, box) -> bool:
         seen[max(0, int(y)) : int(y + h) + 1, max(0, int(x)) : int(x + w) + 1] = True
     x, y, w, h = box
     return bool(seen[y : y + h, x : x + w].mean() > 0.9)
+
+
+def test_what_fills_a_frame_is_no_plate_but_a_plate_may_fill_a_region(monkeypatch):
+    detector = PlateDetector()
+    for width, height, expected in ((1280, 720, 0), (224, 224, 1)):
+        wide = Guess(0.1 * width, 0.1 * height, 0.9 * width, 0.6 * height, 0.99)
+        monkeypatch.setattr(detector.finder, "guesses", lambda view, least, wide=wide: [wide])
+        assert len(detector.find(View(np.zeros((height, width, 3), np.uint8)))) == expected
 
 
 @pytest.mark.parametrize("plate", [40, 60, 100, 160, 260, 400, 640])
