@@ -28,7 +28,7 @@ DETECTION = (
     click.option("--face-model", type=click.Path(path_type=Path), help="an own YuNet ONNX file"),
     click.option("--margin", default=0.25, show_default=True, help="grow boxes by this share on each side"),
     click.option("--runtime", type=click.Choice(["auto", "openvino", "onnxruntime"]), default="auto"),
-    click.option("--threads", default=0, help="0 = one for each core that may be used"),
+    click.option("--threads", type=click.IntRange(0, 64), default=0, help="0 = one for each core that may be used"),
 )
 
 
@@ -52,7 +52,14 @@ def _detection(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--mask", "masks", multiple=True, metavar='"x,y x,y x,y"', help="always hide this, shares of 0..1")
 @click.option("--camera", help="hide what this camera's masks in config.toml hide")
 @click.option("--keep-audio/--no-audio", "sound", default=True, show_default=True, help="a film's sound (by ffmpeg)")
-@click.option("--stall", "stall_s", default=60.0, show_default=True, help="seconds of silence that end a file")
+@click.option(
+    "--stall",
+    "stall_s",
+    type=click.FloatRange(1, 3600),
+    default=60.0,
+    show_default=True,
+    help="seconds of silence that end a file",
+)
 @click.option("--overwrite", is_flag=True, help="replace outputs that are there already")
 @verb
 def scrub(
@@ -304,4 +311,5 @@ def _line(o: Outcome) -> str:
 
 
 def _count(hidden: dict[str, int]) -> str:
-    return ", ".join(f"{n} {kind}{'s' * (n != 1)} hidden" for kind, n in sorted(hidden.items()) if n)
+    """Areas, not things: two faces that touch are one area."""
+    return ", ".join(f"{n} area{'s' * (n != 1)} of {kind}s hidden" for kind, n in sorted(hidden.items()) if n)

@@ -27,6 +27,7 @@ EDGES = (8, 16, 32, 64)  # of the classes of size, pixels
 IGNORE = "ignore"
 KIND = re.compile("[a-z][a-z0-9-]{0,15}")
 CORNERS, ENDS = ("x", "y", "w", "h"), ("xmin", "ymin", "xmax", "ymax")
+FILE = {"image": "file", "filename": "file"}  # what other sets call that column
 
 
 class Annotated(NamedTuple):
@@ -66,7 +67,7 @@ def read_boxes(path: Path) -> list[Annotated]:
         raise Refused(f"cannot read {path}: {e.strerror}", code="not_found", exit_code=EXIT_NOT_FOUND) from e
     except (UnicodeDecodeError, csv.Error) as e:
         raise Refused(f"{path} is no CSV in UTF-8: {e}", code="bad_boxes") from e
-    if not rows or "file" not in (names := [name.strip().lower() for name in rows[0]]):
+    if not rows or "file" not in (names := [FILE.get(name := cell.strip().lower(), name) for cell in rows[0]]):
         raise Refused(f"{path}: the first row does not name the columns", hint="file,x,y,w,h,kind", code="bad_boxes")
     columns = CORNERS if set(CORNERS) <= set(names) else ENDS
     if not set(columns) <= set(names):

@@ -1,7 +1,7 @@
 """One annotated picture through the real path, inside the file child: what of its boxes is covered when it comes out?
 
 Guarantees: what counts as covered is read from the encoded picture that would be delivered: whole blocks of 16x16 pixels
-of exactly the filling's luma. Does not guarantee: that an annotated box is right.
+of exactly the filling's luma that were not so before. Does not guarantee: that an annotated box is right.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ def examine(task: DoAudit, data: bytes, photographs: Photographs, margin: float)
     if task.light < 1:
         image = in_less_light(image, task.light, np.random.default_rng(SEED))
     boxes = [_scaled(box[1:], scale) for box in task.boxes]
+    grey_before = covered_blocks(photo.encode(image, "jpeg"))
     done = photographs.cover(image, task.masks)
-    covered = covered_blocks(photo.encode(done.image, "jpeg"))
+    covered = covered_blocks(photo.encode(done.image, "jpeg")) & ~grey_before
     wanted = picture.blocks(image)
     for box in (*boxes, *(_scaled(other, scale) for other in task.others)):
         picture.hide_box(wanted, box, margin)

@@ -144,6 +144,15 @@ def test_what_is_covered_for_nothing_is_counted_and_a_margin_around_a_box_is_not
     )
 
 
+def test_what_was_grey_before_is_no_cover():
+    image = noise()
+    image[64:192, 64:192] = picture.GREY
+    data = cv2.imencode(".png", image)[1].tobytes()
+    found = examine.examine(DoAudit(1, (("face", 80.0, 80.0, 64.0, 64.0),)), data, Photographs([Fixed()]), 0.25)
+    assert found.shares == (0.0,)
+    assert found.false_pixels == 0
+
+
 def test_a_picture_is_shrunk_into_a_frame_and_its_boxes_with_it():
     data = cv2.imencode(".png", noise(640, 640))[1].tobytes()
     one = Photographs([Fixed((80, 80, 64, 64))], margin=0.0)
