@@ -30,6 +30,7 @@ from edged.wire.messages import Frame, FrameReceipt
 log = logging.getLogger(__name__)
 
 RETRY_S = 2.0
+PATIENCE = 10.0  # delays that a frame waits while others are queued
 
 
 Sink = Callable[[Frame, Callable[[], Scrubbed]], FrameReceipt | None]  # what becomes of a frame; scrubbing may raise
@@ -168,11 +169,11 @@ class Line:
         looked = Looked(frame, bool(seen.unjudged), self._clock.monotonic(), sink)
         yield from self._cover(stream.push(looked, seen.spots))
 
-    def overdue(self) -> Answers:
-        """Receipts of frames that waited long enough for a later one."""
+    def overdue(self, patience: float = 1.0) -> Answers:
+        """Receipts of frames that waited long enough for a later one: `patience` times the delay."""
         now = self._clock.monotonic()
         for stream in self._streams.values():
-            while (oldest := stream.oldest()) is not None and now - oldest.since >= self._delay_s:
+            while (oldest := stream.oldest()) is not None and now - oldest.since >= self._delay_s * patience:
                 yield from self._cover(stream.release())
 
     def due_in(self) -> float | None:
@@ -287,7 +288,8 @@ class Workers:
             if item is None:
                 break
             self._answer_all(partial(line.put, item) if isinstance(item, Frame) else partial(item, line))
-            self._answer_all(line.overdue)
+            # On a slow box a look takes longer than the delay: what is queued already is worth waiting for.
+            self._answer_all(partial(line.overdue, 1.0 if q.empty() else PATIENCE))
         self._answer_all(line.finish)
 
     def _answer_all(self, work: Callable[[], Answers]) -> None:

@@ -137,6 +137,32 @@ def test_a_frame_that_nothing_follows_waits_no_longer_than_it_must(line, clock):
     assert line.due_in() == pytest.approx(0.29)
 
 
+def test_a_slow_look_does_not_cut_the_delay_short(store, detector, clock):
+    """Looks take longer than the delay; the frames that follow are queued already."""
+    detector.blind = {0, 1, 2}
+    slow = Scrubber([detector])
+    look = slow.look
+    slow.look = lambda f: (clock.sleep(0.7), look(f))[1]
+    entered, go = threading.Event(), threading.Event()
+    answered: list[str] = []
+    workers = Workers(store, [slow], lambda camera, r: answered.append(r.id), lambda e: None, depth=20, delay_s=0.5,
+                      clock=clock)  # fmt: skip
+
+    def hold(line):
+        entered.set()
+        go.wait(20)
+        return iter(())
+
+    assert workers.submit_job(0, hold)
+    entered.wait(20)
+    for i in range(5):
+        workers.submit(frame(i))
+    go.set()
+    workers.close()
+    assert answered == [f"b-{i}" for i in range(5)]
+    assert not any(shows_red(pixels(store, i)) for i in range(5))
+
+
 def test_frames_far_apart_have_nothing_to_do_with_each_other(line, store):
     assert put(line, frame(0), frame(1, red=False, ts=60.0)) == [("b-0", "stored")]
     list(line.finish())
