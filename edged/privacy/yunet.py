@@ -24,7 +24,7 @@ from edged import engine
 from edged.engine import onnx_file
 from edged.errors import Misconfigured, Refused
 from edged.privacy import night
-from edged.privacy.detect import Found, View
+from edged.privacy.detect import Found, View, plausible
 from edged.privacy.scrub import Withheld
 
 LONG_SIDES = (1280, 640)  # of the network's input: the first finds small faces, the second large ones
@@ -107,6 +107,7 @@ class YuNet:
             check(outputs, width, height)
         except Refused as e:
             raise Withheld(f"the face network failed: {e}", code="detector") from e
+        plausible(np.concatenate([outputs[f"{n}_{s}"].ravel() for n in ("cls", "obj") for s in STRIDES]), self.kind)
         return decode(outputs, width, self.keep)
 
     def _run(self, batch: NDArray[np.float32]) -> Outputs:

@@ -19,7 +19,9 @@ from edged.privacy.yunet import YuNet
 WIDE, HIGH = np.log(4.0), np.log(3.0)
 
 
-def network(strides=(8, 16, 32), *, box_numbers: int = 4, only: int | None = 16, poison: float = 0.0) -> bytes:
+def network(
+    strides=(8, 16, 32), *, box_numbers: int = 4, only: int | None = 16, poison: float = 0.0, doubt: float = 0.01
+) -> bytes:
     """A network with YuNet's outputs: a cell's cls and obj are how red it is in the mean; its box is 4 cells wide, 3
     high, in the middle of the cell. Strides other than `only` see nothing. `poison` is added to bbox_8."""
     nodes, constants, outputs = [], [], []
@@ -34,6 +36,8 @@ def network(strides=(8, 16, 32), *, box_numbers: int = 4, only: int | None = 16,
             weight, bias = np.zeros((n, 3, 1, 1), np.float32), np.zeros(n, np.float32)
             if name in ("cls", "obj"):
                 weight[0, 2] = 1 / 255 if only in (s, None) else 0  # BGR: red comes last
+                if name == "cls" and only not in (s, None):
+                    bias[:] = doubt  # no working network says exactly nothing of every place
             elif name == "bbox":
                 bias[:4] = np.float32((0.5, 0.5, WIDE, HIGH))[:n]
                 if s == 8:
@@ -152,6 +156,11 @@ def test_numbers_that_are_none_withhold_the_picture(file, red, poison):
     with pytest.raises(Withheld) as caught:
         detector.find(red)
     assert caught.value.code == "detector"
+
+
+def test_a_network_that_is_stuck_withholds_the_picture(file):
+    with pytest.raises(Withheld, match="the same for every place"):
+        YuNet(file(network(doubt=0.0))).find(View(np.zeros((360, 640, 3), np.uint8)))
 
 
 def test_a_dark_wall_has_no_face_and_only_a_few_networks_are_kept(file):
