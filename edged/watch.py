@@ -21,11 +21,11 @@ from edged.clock import Clock, stopwatch
 from edged.config import PLANTED
 from edged.errors import Corrupt, EdgedError, Unavailable
 from edged.ingest import Answers, Job, Line, note_down
+from edged.interval import Z_95, Z_99, wilson
 from edged.privacy.scrub import Scrubbed, Withheld
 from edged.privacy.sizes import EXPECTED, HIDDEN, PICTURES, size_of
 from edged.privacy.talk import Planted
 from edged.storage import alarms, leaks
-from edged.storage.interval import Z_95, Z_99, wilson
 from edged.storage.leaks import Observed
 from edged.storage.store import Store
 from edged.wire.messages import Frame, FrameHeader

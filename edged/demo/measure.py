@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edged.interval import wilson
 from edged.storage import candidates, counters, cycles, outbox, releases, reports, samples
 from edged.storage.store import Store
 
@@ -26,18 +26,11 @@ class Accuracy:
 
     @property
     def lower(self) -> float:
-        return self._wilson(-1)
+        return wilson(self.right, self.n)[0]
 
     @property
     def upper(self) -> float:
-        return self._wilson(+1)
-
-    def _wilson(self, sign: int, z: float = 1.96) -> float:
-        if not self.n:
-            return 0.0 if sign < 0 else 1.0
-        p, n = self.ratio, self.n
-        centre = p + z * z / (2 * n)
-        return (centre + sign * z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))) / (1 + z * z / n)
+        return wilson(self.right, self.n)[1]
 
     def __str__(self) -> str:
         return f"{self.ratio:.1%} ({self.lower:.1%} to {self.upper:.1%}), {self.right} of {self.n}"

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edged.errors import EXIT_NOT_FOUND, Refused
+from edged.interval import wilson
 from edged.privacy.file_talk import GotAudit
 
 HIDDEN_FROM = 0.9
@@ -107,16 +108,6 @@ def _corners(path: Path, number: int, cells: Sequence[str]) -> tuple[float, floa
     if not all(math.isfinite(edge) and abs(edge) < 1e6 for edge in (a, b, c, d)):
         raise Refused(f"{path}:{number}: {','.join(cells)!r} is no box", code="bad_boxes")
     return a, b, c, d
-
-
-def wilson(hidden: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share; 0 and 1 of nothing."""
-    if n == 0:
-        return 0.0, 1.0
-    z, p = 1.96, hidden / n
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def size_of(kind: str, w: float, h: float) -> float:

@@ -12,7 +12,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-Z_95 = 1.959964  # two-sided 95 %
+from edged.interval import wilson
+
 Z_95_ONE_SIDED = 1.644854
 
 
@@ -78,12 +79,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
 def share(right: int, n: int) -> Share:
     """Accuracy with Wilson's interval."""
-    if n == 0:
-        return Share(0, 0, 0.0, 0.0, 1.0)
-    p, z = right / n, Z_95
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return Share(right, n, p, max(0.0, centre - half), min(1.0, centre + half))
+    return Share(right, n, right / n if n else 0.0, *wilson(right, n))
 
 
 def loss_bound(pair: Pair) -> float:

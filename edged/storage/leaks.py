@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edged.interval import wilson
 from edged.privacy.sizes import SIZES
 from edged.storage import alarms, counters
-from edged.storage.interval import wilson
 from edged.storage.store import Store
 
 KEPT = 3000

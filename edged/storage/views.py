@@ -12,9 +12,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from edged.interval import wilson
 from edged.storage import alarms, candidates, cycles, deliveries, labels, releases, reports, verdicts
 from edged.storage import cameras as camera_rows
-from edged.storage.interval import wilson
 from edged.storage.store import Store
 
 STAGES = ("snapshot", "train", "compress", "retest", "gate", "release")  # the ladder, as improve climbs it
