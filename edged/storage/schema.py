@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from sqlite_utils import Database
 
 # What was taken anywhere is never edited.
-STEPS = {"0001_first": "schema.sql", "0002_masks": "schema-2.sql", "0003_planted": "schema-3.sql"}
+STEPS = {
+    "0001_first": "schema.sql",
+    "0002_masks": "schema-2.sql",
+    "0003_planted": "schema-3.sql",
+    "0004_segments": "schema-4.sql",
+}
 VERSION = len(STEPS)
 
 
