@@ -1,0 +1,63 @@
+"""What the torture's cameras send: all of a frame follows from its camera and id, so a verifier knows the right bytes.
+
+`open_store` opens a store as the daemon's start does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+from edged.clock import Clock
+from edged.storage import Store, objects
+from edged.wire.messages import Frame, FrameHeader, Region
+
+try:
+    from edged.storage import recover
+except ImportError:  # the store of plain files
+    recover = SimpleNamespace(run=lambda store: objects.recover(store))
+
+CAMERAS = ("dock", "gate", "yard")
+SITE_KEY = bytes(range(32))
+START = 1_795_262_400.0  # 2026-11-21T12:00:00Z
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A frame as it came, and what privacy made of it (`withheld`: nothing)."""
+
+    frame: Frame
+    scrubbed: SimpleNamespace
+    withheld: bool
+
+
+def noise(name: str, size: int) -> bytes:
+    return hashlib.shake_128(name.encode()).digest(size)
+
+
+def frame(camera: str, frame_id: str) -> Sent:
+    """A picture of 3 to 8 kB with up to four crops; one in eight is withheld, one in eight a region sent alone."""
+    name = f"{camera} {frame_id}"
+    dice = noise(f"dice {name}", 8)
+    alone = dice[0] % 8 == 0
+    jpeg = noise(f"picture {name}", 3000 + int.from_bytes(dice[1:3]) % 5000)
+    crops = (jpeg,) if alone else tuple(noise(f"crop {i} {name}", 300 + dice[3] * 4) for i in range(dice[4] % 5))
+    regions = tuple(Region(x=9 * i, y=0, w=9, h=9, label="car", score=0.9, margin=0.5) for i in range(len(crops)))
+    seq = int(frame_id.rpartition("-")[2])
+    header = FrameHeader(id=frame_id, ts=START + seq, seq=seq, boot="boot", w=640, h=480, regions=regions)
+    sent = Frame(camera, header, noise(f"raw {name}", 100), "roi" if alone else "frame")
+    scrubbed = SimpleNamespace(jpeg=jpeg, width=640, height=480, crops=crops, regions={"face": 1}, ms={"scrub": 1.0})
+    return Sent(sent, scrubbed, withheld=dice[5] % 8 == 0)
+
+
+def open_store(data_dir: Path, clock: Clock) -> Store:
+    """Open and recover."""
+    store = Store.open(data_dir, clock=clock, site_key=SITE_KEY)
+    try:
+        recover.run(store)
+    except BaseException:
+        store.close()
+        raise
+    return store

@@ -1,0 +1,252 @@
+"""A store at work, which says aloud every promise it was given: the program that the torture harnesses cut and kill.
+
+    python -m tests.torture.workload DATA_DIR [--seed S] [--part NAME] [--frames N] [--tell FD] [--broken NAME]
+
+One line a promise goes to the descriptor `--tell` by one write, after the store's function returned and before anything
+that builds on it; `told.py` reads the lines. The same seed sends the same frames: run again after a death it is the
+camera that sends again. It uses only public functions of `edged.storage`. `--broken` switches one safeguard off: a
+harness must notice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sqlite3
+import stat
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from edged.storage import Store, alarms, audit, counters, frames, labels, models, objects, releases, retention, samples
+from tests.torture import scene
+
+DAY_S = 86_400.0
+THREADS = 4
+
+
+class Day:
+    """A clock that goes a millisecond each time it is asked, and a day when it is told."""
+
+    def __init__(self, at: float = scene.START) -> None:
+        self.at = at
+
+    def now(self) -> float:
+        self.at += 0.001
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at
+
+    def sleep(self, seconds: float) -> None:
+        self.at += seconds
+
+
+class Work:
+    """What the parts share: the store, the clock, chance, and where promises are told."""
+
+    def __init__(self, store: Store, clock: Day, seed: int, frames_: int, told: Callable[[str], None]) -> None:
+        self.store, self.clock, self.rng, self.frames = store, clock, random.Random(seed), frames_
+        self.seed, self.sent, self._told = seed, 0, told
+        self._gone: set[str] = set()
+
+    def tell(self, *words: object) -> None:
+        self._told(" ".join(map(str, words)) + "\n")
+
+    def send(self, camera: str, frame_id: str) -> None:
+        """One frame, stored or withheld as its content wills; told with its receipt."""
+        sent = scene.frame(camera, frame_id)
+        if sent.withheld:
+            receipt = frames.settle(self.store, sent.frame, "withheld", "too_dark")
+        else:
+            receipt = frames.add(self.store, sent.frame, sent.scrubbed)
+        self.tell("receipt", camera, receipt.id, receipt.sha256, receipt.status)
+
+    def tell_gone(self) -> None:
+        """Every picture that left since the last call."""
+        for row in self.store.rows(
+            "select camera || ':' || id from frame where status = 'stored' and object is null"
+            " union all select id from sample where object is null"
+        ):
+            if row[0] not in self._gone:
+                self._gone.add(row[0])
+                self.tell("gone", row[0])
+
+
+def ingest(work: Work) -> None:
+    """Several cameras at once, so that frames share a flush; one in eight comes twice at the same time."""
+    batch = []
+    for _ in range(work.frames):
+        one = (work.rng.choice(scene.CAMERAS), f"s{work.seed}-{work.sent}")
+        work.sent += 1
+        batch += [one] * (2 if work.rng.random() < 1 / 8 else 1)
+    with ThreadPoolExecutor(THREADS) as pool:
+        for done in [pool.submit(work.send, *one) for one in batch]:
+            done.result()
+
+
+def label(work: Work) -> None:
+    """Labels, one taken back, an import, an alarm, and a counter, which promises nothing."""
+    seen = samples.recent(work.store, limit=50)
+    for sample in work.rng.sample(seen, min(4, len(seen))):
+        number = labels.add(work.store, sample, work.rng.choice(("car", "free")), "human", "ann")
+        work.tell("label", number, sample.id)
+        if work.rng.random() < 0.3:
+            labels.undo(work.store, number, "ann")
+            work.tell("undone", number)
+        counters.bump(work.store, "labelled")
+    labels.add_many(work.store, [(s.id, "car") for s in seen[:2]], "teacher", "teacher")
+    work.tell("audit", *audit.head(work.store))
+    if alarms.sound(work.store, alarms.SCRUB_DOWN, "no scrub child starts"):
+        work.tell("alarm", alarms.SCRUB_DOWN, "standing")
+    else:
+        alarms.clear(work.store, alarms.SCRUB_DOWN)
+        work.tell("alarm", alarms.SCRUB_DOWN, "cleared")
+
+
+def release(work: Work) -> None:
+    """A model switch: the file, the release, the end of the one before it, and the act in the log."""
+    store = work.store
+    before = releases.latest(store)
+    number = releases.next_number(store)
+    sha256 = models.put_model(store, scene.noise(f"model {work.seed} {number}", 5000))
+    work.tell("model", sha256)
+    with store.transaction():
+        releases.add(
+            store, number=number, name="lot", candidate=None, sha256=sha256, size=5000,
+            target=f"lot/{number}.onnx", classes=("car", "free"),
+        )  # fmt: skip
+        head = audit.append(store, "ann", "release", str(number), {"sha256": sha256})
+    work.tell("release", number, "rolling")
+    work.tell("audit", *head)
+    if before is not None:
+        releases.set_state(store, before.number, "superseded")
+        work.tell("release", before.number, "superseded")
+
+
+def retain(work: Work) -> None:
+    """Retention takes up to a fifth of the pictures."""
+    share = 0.2
+    objects_then = int(work.store.value("select count(*) from object")) + 6 * work.frames  # what comes in meanwhile
+    work.tell("taking", int(objects_then * share) + 1)
+    keep = int(retention.used(work.store) * 0.85)
+    retention.run(work.store, work.clock.now(), max_age_s=30 * DAY_S, max_bytes=keep, max_share=share)
+    work.tell_gone()
+    work.tell("taken")
+
+
+def erase(work: Work) -> None:
+    """Erasure of one camera and day; the data keys that sealed it are named, none may open again."""
+    days = work.store.rows("select distinct camera, date(created, 'unixepoch') from object order by 2, 1")
+    if not days:
+        return
+    camera, when = work.rng.choice(days)
+    keys = work.store.rows(
+        "select distinct key_id from object where camera = ? and date(created, 'unixepoch') = ?", (camera, when)
+    )
+    work.tell("erasing", camera, when)
+    objects.erase(work.store, camera, when, actor="ann")
+    work.tell_gone()
+    work.tell("erased", camera, when, *(k[0] for k in keys))
+    work.tell("audit", *audit.head(work.store))
+
+
+def next_day(work: Work) -> None:
+    """New data keys for every camera."""
+    work.clock.sleep(DAY_S)
+    work.tell("clock", work.clock.at)
+
+
+def reopen(work: Work) -> None:
+    """Close and open as a start of the daemon does."""
+    work.store.close()
+    work.store = scene.open_store(work.store.data_dir, work.clock)
+
+
+def busy(part: Callable[[Work], None]) -> Callable[[Work], None]:
+    """The part while frames come in."""
+
+    def both(work: Work) -> None:
+        background = threading.Thread(target=ingest, args=(work,))
+        background.start()
+        try:
+            part(work)
+        finally:
+            background.join()
+
+    both.__name__ = f"busy {part.__name__}"
+    return both
+
+
+PARTS: dict[str, Sequence[Callable[[Work], None]]] = {
+    "ingest": (ingest, ingest),
+    "catalogue": (ingest, label, release, label, release, label),
+    "retention": (ingest, retain, busy(retain), next_day, ingest, retain),
+    "erasure": (ingest, next_day, ingest, erase, busy(erase), reopen),
+    "all": (ingest, label, release, retain, next_day, ingest, busy(label), erase, release, busy(retain), reopen,
+            ingest, next_day, busy(erase), label),
+}  # fmt: skip
+
+
+def run(data_dir: Path, *, seed: int, part: str, frames_: int, tell: int) -> None:
+    """Open the store as the daemon does, do the part, close."""
+    clock = Day()
+    store = scene.open_store(data_dir, clock)
+    clock.at = max(clock.at, float(store.value("select max(received) from frame") or 0.0) + 1.0)
+    work = Work(store, clock, seed, frames_, lambda line: _all(tell, line.encode()))
+    work.tell("clock", clock.at)
+    for step in PARTS[part]:
+        step(work)
+    work.store.close()
+    work.tell("end")
+
+
+def _all(fd: int, line: bytes) -> None:
+    assert os.write(fd, line) == len(line)
+
+
+# --- builds that are broken on purpose ---------------------------------------------------------------------------------
+
+
+class _Hasty(sqlite3.Connection):
+    def execute(self, sql: str, *args: object) -> sqlite3.Cursor:  # type: ignore[override]
+        return super().execute("pragma synchronous = normal" if sql == "pragma synchronous = full" else sql, *args)
+
+
+def _normal() -> None:
+    """The whole catalogue with synchronous=NORMAL: rows are committed without a sync."""
+    real = sqlite3.connect
+    sqlite3.connect = lambda *args, **options: real(*args, factory=_Hasty, **options)  # type: ignore[assignment]
+
+
+def _unsynced(kind: Callable[[int], bool]) -> None:
+    for name in ("fsync", "fdatasync"):
+        real = getattr(os, name)
+        setattr(os, name, lambda fd, real=real: None if kind(os.fstat(fd).st_mode) else real(fd))
+
+
+BROKEN: dict[str, Callable[[], None]] = {
+    "normal": _normal,  # the catalogue's commits are not synced
+    "data": lambda: _unsynced(stat.S_ISREG),  # pictures are not synced (SQLite syncs by itself)
+    "names": lambda: _unsynced(stat.S_ISDIR),  # files are renamed into place, the folder is not synced
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", choices=PARTS, default="all")
+    parser.add_argument("--frames", type=int, default=12, help="frames of each ingest")
+    parser.add_argument("--tell", type=int, default=1, help="descriptor for the promises")
+    parser.add_argument("--broken", choices=BROKEN)
+    args = parser.parse_args()
+    if args.broken:
+        BROKEN[args.broken]()
+    run(args.data_dir, seed=args.seed, part=args.part, frames_=args.frames, tell=args.tell)
+
+
+if __name__ == "__main__":
+    main()
