@@ -79,11 +79,12 @@ def go_back(store: Store, repo: Repository, *, to: int, author: str) -> int:
     if newest is not None and newest.sha256 == old.sha256 and newest.state in ("rolling", "complete"):
         return newest.number
     signed = repo.targets()
-    origin = signed.get(old.target)
-    if origin is None:
-        raise Refused(f"release {to} is no longer kept: only what cameras run, and the one before", code="gone")
+    # What a killed call signed comes first: it may have dropped the old target already.
     target = next((t for t in _unrecorded(store, signed.values()) if t.custom.get("returns_to") == to), None)
     if target is None:
+        origin = signed.get(old.target)
+        if origin is None:
+            raise Refused(f"release {to} is no longer kept: only what cameras run, and the one before", code="gone")
         data = models.read_model(store, old.sha256)
         target = _sign(store, repo, data, dict(origin.custom) | {"returns_to": to})
     _record(store, target, old.candidate, author, "roll back", f"returns to release {to}")

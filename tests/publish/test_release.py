@@ -137,9 +137,10 @@ def test_going_back_is_a_new_number_with_the_old_bytes(store, repo, rows, publis
     assert release.go_back(store, repo, to=1, author="Ada Lovelace") == 3  # it holds these bytes already
 
 
-def test_a_kill_while_going_back_is_mended(store, repo, rows, publish, monkeypatch):
+@pytest.mark.parametrize("state", ["complete", "rolling"])  # of a rolling one that is superseded the signature goes
+def test_a_kill_while_going_back_is_mended(store, repo, rows, publish, monkeypatch, state):
     publish(rows.candidate(b"one" * 99))
-    releases.set_state(store, 1, "complete")
+    releases.set_state(store, 1, state)
     publish(rows.candidate(b"two" * 99))
     with monkeypatch.context() as broken:
         broken.setattr(releases, "add", lambda *_, **__: (_ for _ in ()).throw(Kill))
