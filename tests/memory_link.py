@@ -165,6 +165,13 @@ class MemoryLink:
     def connects(self) -> int:
         return self._connects
 
+    def alive(self) -> bool:
+        return True
+
+    def renew(self) -> None:
+        self.drop()
+        self.reconnect()
+
     def close(self) -> None:
         with self._broker.changed:
             self._closed = True

@@ -83,6 +83,14 @@ class Link(Protocol):
         """How many times the link came up; whoever sees it grow says hello again (its will may have been sent)."""
         ...
 
+    def alive(self) -> bool:
+        """Whether whatever moves the bytes still comes round; true while the broker is merely away."""
+        ...
+
+    def renew(self) -> None:
+        """Hang up and connect again, soon; the will is sent, subscriptions are made again."""
+        ...
+
     def close(self) -> None:
         """Say goodbye (the will is not sent) and stop the network thread."""
         ...

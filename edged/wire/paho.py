@@ -42,6 +42,9 @@ RECEIVE_MAXIMUM = 20  # QoS-1 messages taken in but not yet handed to `receive`;
 WAITING_BYTES = 64 * 1024 * 1024  # most that waits to go out, and most that waits (QoS 0) to be received
 CONNECT_TIMEOUT_S = 5.0
 GOODBYE_S = 2.0  # how long `close` lets the last messages leave
+PUMP_S = 1.0  # the network thread comes round at least so often
+STUCK_S = 10.0  # without coming round: it hangs; while it connects it may take CONNECTING_S
+CONNECTING_S = 60.0  # name, TCP (CONNECT_TIMEOUT_S) and TLS (paho allows it the keepalive time)
 STEADY_S = 10.0  # a connection that lived this long resets the reconnect delay
 NO_MATCHING_SUBSCRIBERS = 0x10
 MQTT_NO_LIMIT = 268_435_460  # largest packet that MQTT can express
@@ -85,6 +88,8 @@ class PahoLink:
         self._packet_limit = MQTT_NO_LIMIT
         self._retain_allowed = True
         self._closing = threading.Event()
+        self._renewing = threading.Event()
+        self._due = stopwatch() + CONNECTING_S  # the network thread has come round again by then, or hangs
         self._tls = None if endpoint.tls is None else client_context(endpoint.tls)
         self._client = _client(endpoint, will, max_packet_bytes)
         if self._tls is not None:
@@ -174,6 +179,14 @@ class PahoLink:
         """How many times the link came up; whoever sees it grow says hello again (its will may have been sent)."""
         return self._connects
 
+    def alive(self) -> bool:
+        """Whether the network thread lives and comes round; it does while the broker is away, too."""
+        return self._thread.is_alive() and stopwatch() < self._due
+
+    def renew(self) -> None:
+        """Have the network thread hang up and connect again, or try at once when it waits to. Returns at once."""
+        self._renewing.set()
+
     def wait_connected(self, timeout_s: float) -> bool:
         """Wait until the link is up; False after `timeout_s` seconds, and `disconnect_reason` says why."""
         with self._changed:
@@ -210,7 +223,9 @@ class PahoLink:
         while not self._closing.is_set():
             began = stopwatch()
             self._refused, self._complaint = False, ""
+            self._renewing.clear()
             try:
+                self._due = began + CONNECTING_S
                 self._client.reconnect()
                 self._pump()
             except (OSError, UnicodeError) as e:  # no host, no route, refused, TLS; a host that is no name
@@ -225,13 +240,25 @@ class PahoLink:
                 self._hang_up()
             if stopwatch() - began > STEADY_S:
                 delay = shortest
-            self._closing.wait(delay * random.uniform(0.75, 1.25))
+            self._rest(delay * random.uniform(0.75, 1.25))
             delay = min(delay * 2, longest)
+
+    def _rest(self, seconds: float) -> None:
+        """Wait before the next attempt, unless it is wanted at once."""
+        end = stopwatch() + seconds
+        while (left := end - stopwatch()) > 0 and not self._renewing.is_set():
+            self._due = stopwatch() + STUCK_S
+            if self._closing.wait(min(left, PUMP_S)):
+                return
 
     def _pump(self) -> None:
         """Move bytes until the connection ends; after `close`, until the goodbye has left or its time is over."""
         closing_since: float | None = None
-        while self._client.loop(1.0) == MQTTErrorCode.MQTT_ERR_SUCCESS:
+        while self._client.loop(PUMP_S) == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._due = stopwatch() + STUCK_S
+            if self._renewing.is_set():
+                self._note_down("hung up to connect anew")
+                return
             if self._closing.is_set():
                 closing_since = closing_since or stopwatch()
                 if stopwatch() - closing_since > GOODBYE_S:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import pytest
 
@@ -220,3 +221,24 @@ def test_a_closed_link_publishes_and_receives_no_more(site):
         alice.publish("t", b"")
     assert alice.receive(BRIEF) is None
     assert not alice.connected()
+
+
+def test_a_link_that_is_renewed_comes_up_again_with_its_subscriptions(site):
+    alice, bob = site.link("alice"), site.link("bob")
+    settled(site, bob, "t")
+    assert bob.alive()
+    before = bob.connects()
+    bob.renew()
+    until(lambda: bob.connects() > before and bob.connected())
+    settled(site, bob, "other")
+    alice.publish("t", b"still there")
+    assert take(bob, "t").payload == b"still there"
+    assert bob.alive()
+
+
+def until(done):
+    for _ in range(WAIT * 100):
+        if done():
+            return
+        threading.Event().wait(0.01)
+    pytest.fail("it did not come to that")

@@ -8,6 +8,7 @@ import mqtt5
 import pytest
 
 from edged.errors import Misconfigured, Refused
+from edged.wire import paho
 from edged.wire.link import Endpoint
 from edged.wire.paho import RECEIVE_MAXIMUM, PahoLink
 
@@ -211,4 +212,43 @@ def test_a_host_that_does_not_exist_is_a_reason_and_no_crash():
     link = PahoLink(Endpoint("a..b", 1883, "gate"), reconnect_s=QUICK)
     assert not link.wait_connected(0.3)
     assert link.disconnect_reason not in ("", "not connected yet")
+    link.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_network_thread_that_ended_is_not_alive_whatever_the_link_says(actor, link, monkeypatch):
+    actor.accept()
+    assert link.wait_connected(WAIT)
+    assert link.alive()
+
+    def ends(_timeout):
+        raise SystemExit
+
+    monkeypatch.setattr(link, "_hang_up", lambda: None)  # nor does it say that it is down
+    monkeypatch.setattr(link._client, "loop", ends)
+    actor.say(mqtt5.PingRespPacket())
+    link._thread.join(WAIT)
+    assert link.connected()
+    assert not link.alive()
+
+
+def test_a_network_thread_that_hangs_is_not_alive_for_long(actor, link, monkeypatch):
+    actor.accept()
+    assert link.wait_connected(WAIT)
+    monkeypatch.setattr(paho, "STUCK_S", -1.0)
+    actor.say(mqtt5.PingRespPacket())
+    while link.alive():
+        link.receive(0.01)
+
+
+def test_a_link_that_waits_for_a_broker_lives_and_can_be_hurried():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    link = PahoLink(Endpoint("127.0.0.1", port, "gate"), reconnect_s=(3600.0, 3600.0))
+    assert not link.wait_connected(0.3)
+    assert link.alive()
+    with socket.create_server(("127.0.0.1", port)) as broker:
+        broker.settimeout(WAIT)
+        link.renew()
+        broker.accept()[0].close()
     link.close()
