@@ -31,7 +31,7 @@ from edged.privacy.pool import ScrubChild
 from edged.privacy.talk import Plugin, Polygon, ScrubOptions
 from edged.publish import deliver, fleet, release, rollout, trust
 from edged.retrain.gate import GateLimits
-from edged.storage import alarms, cameras, counters, masks, models, objects, retention
+from edged.storage import alarms, cameras, counters, masks, models, recover, retention
 from edged.storage.store import Store
 from edged.watch import LEAK, Watch, WatchRules
 from edged.wire import messages, topics
@@ -313,7 +313,7 @@ def run(config: Config) -> None:
     with ExitStack() as stack:
         stack.enter_context(site.only_daemon(config.data_dir))
         store = stack.enter_context(site.open_store(config, key=True))
-        log.info("store open at %s (%s)", store.data_dir, objects.recover(store))
+        log.info("store open at %s (%s)", store.data_dir, recover.run(store))
         repo = site.open_repository(config, clock)
         release.withdraw(store, repo)
         will = Will(topics.server(config.server.site, config.server.id, "state"), b"offline")

@@ -227,9 +227,8 @@ def _crops(store: Store) -> Iterator[_Item]:
     for sample, _ in labels.effective(store):
         if sample.object is None:
             continue
-        try:
-            sealed = objects.path_of(store, sample.object).stat().st_size
-        except FileNotFoundError:  # erased this moment, or lost: `edged db check` tells
+        sealed = store.value("select size from object where id = ?", (sample.object,))
+        if sealed is None:  # erased this moment
             continue
         size = sealed - seal.OVERHEAD
         yield _Item("scrubbed_crops", f"scrubbed_crops/{sample.object}.jpg", f"object:{sample.object}", size)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edged.errors import Corrupt, EdgedError, Refused
-from edged.storage import audit, disk, masks, models, objects, seal, snapshots
+from edged.storage import audit, masks, models, objects, seal, snapshots
 from edged.storage.store import Store
 
 
@@ -53,22 +53,14 @@ def _database(store: Store) -> Iterator[Finding]:
 
 
 def _objects(store: Store) -> Iterator[Finding]:
-    rows = {r["id"]: r for r in store.rows("select id, kind, camera, key_id, size, sha256 from object")}
-    for path in objects.files(store):
-        if path.name.startswith(disk.TEMP):
-            yield Finding("temporary", path.name, f"{path} was left by a crash: a restart removes it")
-        elif path.name not in rows:
-            yield Finding("orphan", path.name, f"{path} has no row: a restart removes it")
-    for object_id, row in rows.items():
+    for row in store.rows("select id, kind, camera, key_id, size, sha256, segment, place from object"):
+        object_id = row["id"]
         try:
-            sealed = objects.path_of(store, object_id).read_bytes()
-        except FileNotFoundError:
-            yield Finding("lost_object", object_id, f"object {object_id} has a row but no file")
+            sealed = objects.raw_bytes(store, object_id, row["segment"], row["place"], row["size"])
+        except EdgedError as e:
+            yield Finding(e.code, object_id, str(e))
             continue
-        except (OSError, Corrupt) as e:
-            yield Finding("unreadable", object_id, f"object {object_id}: {e}")
-            continue
-        if len(sealed) != row["size"] or hashlib.sha256(sealed).hexdigest() != row["sha256"]:
+        if hashlib.sha256(sealed).hexdigest() != row["sha256"]:
             yield Finding("damaged", object_id, f"object {object_id} is not what was written")
         elif store.has_key:
             try:

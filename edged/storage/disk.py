@@ -18,6 +18,7 @@ from edged.durable import sync_folder
 from edged.errors import Corrupt, EdgedError, Misconfigured, Unavailable
 
 TEMP = ".tmp-"
+_IOV_MAX = 512
 
 
 def make_dir(path: Path) -> None:
@@ -75,11 +76,35 @@ def remove(paths: Iterable[Path]) -> int:
     return gone
 
 
+def write_at(fd: int, offset: int, pieces: Sequence[bytes]) -> None:
+    """Write all `pieces`, one behind the other, from `offset` on. Raises OSError."""
+    left = [memoryview(p) for p in pieces if p]
+    while left:
+        n = os.pwritev(fd, left[:_IOV_MAX], offset)
+        offset += n
+        while left and n >= len(left[0]):
+            n -= len(left.pop(0))
+        if n:
+            left[0] = left[0][n:]
+
+
+def require_space(folder: Path, size: int, reserve: int) -> None:
+    """Raises Unavailable("disk_full") if `size` more bytes would leave less than `reserve` free; 0 = no reserve."""
+    if reserve:
+        found = os.statvfs(folder)
+        if found.f_bavail * found.f_frsize - size < reserve:
+            raise Unavailable("disk full", code="disk_full", hint="free space, or lower storage.max_bytes")
+
+
 def renamed(e: OSError, path: Path) -> EdgedError:
     """An operating system error in the words of edged's families."""
     what = f"{path}: {e.strerror or e}"
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
         return Unavailable(f"disk full: {what}", code="disk_full", hint="free space, or lower storage.max_bytes")
+    if e.errno == errno.EROFS:
+        return Unavailable(
+            f"the disk cannot be written: {what}", code="disk_failed", hint="look at dmesg; mount it again for writing"
+        )
     if e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN):
         return Unavailable(what)
     if e.errno in (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):

@@ -1,26 +1,57 @@
 """Frames: answered once, for good.
 
 Guarantees: when `add` or `settle` returns, the answer survives a power cut, and every later call for the same camera,
-id and bytes gives the same receipt and adds nothing. The frame, its samples and its camera are one transaction. An id
-that comes back with other bytes is Refused("id_reused"). Does not guarantee that the picture stays: retention and
-erasure take pictures, never rows.
+id and bytes gives the same receipt and adds nothing. The frame, its samples and its camera are one record (journal.py) and
+one transaction. An id that comes back with other bytes is Refused("id_reused"). Does not guarantee that the picture stays:
+retention and erasure take pictures.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
+from msgspec import Struct
 
-from edged.errors import Refused
-from edged.storage import cameras, objects, retention
+from edged.clock import day
+from edged.errors import Refused, Unavailable
+from edged.storage import cameras, journal, objects, seal, segment
 from edged.storage.store import Store
 from edged.wire.messages import Frame, FrameReceipt, Region
 
 if TYPE_CHECKING:
     from edged.privacy.scrub import Scrubbed
+    from edged.storage.seal import DataKey
+
+Status = Literal["stored", "withheld", "refused"]
+_DOCUMENT = "document"  # the kind that a record's document is sealed as
+
+
+class Answer(Struct, frozen=True, omit_defaults=True):
+    """All rows of one answered frame: the document of its record. Times in seconds since 1970; lengths in pixels."""
+
+    camera: str
+    id: str
+    kind: str
+    sha256: str  # of the bytes as they arrived
+    seq: int
+    boot: str
+    ts: float
+    received: float
+    width: int
+    height: int
+    status: Status
+    model: str = ""
+    detail: str = ""
+    scrub: dict[str, dict[str, float]] = {}
+    regions: tuple[Region, ...] = ()
+    picture: str | None = None  # object of the frame
+    crops: tuple[str, ...] = ()  # object of each region; a region that is the whole picture has the frame's
+
+    def receipt(self) -> FrameReceipt:
+        return FrameReceipt(id=self.id, sha256=self.sha256, status=self.status, detail=self.detail)
 
 
 def add(store: Store, frame: Frame, scrubbed: Scrubbed) -> FrameReceipt:
@@ -29,46 +60,46 @@ def add(store: Store, frame: Frame, scrubbed: Scrubbed) -> FrameReceipt:
     Raises Unavailable("disk_full") below the reserve, Refused("id_reused"), Refused("bad_regions") when the number of
     crops does not fit the header, Misconfigured without the site key.
     """
-    digest = hashlib.sha256(frame.jpeg).hexdigest()
-    known = _answered(store, frame, digest)
-    if known is not None:
+    answer = _answer(store, frame, "stored", "")
+    if (known := _known(store, answer)) is not None:
         return known
-    retention.require_space(store, len(scrubbed.jpeg))
     regions = _regions(frame, scrubbed)
-    received = frame.received or store.clock.now()
-    # A region that is the whole picture is kept once.
-    contents = [("frame", scrubbed.jpeg)] + [("crop", c) for c in scrubbed.crops if c != scrubbed.jpeg]
-    with objects.writing(store):
-        made = objects.write(store, frame.camera, received, contents)
-        inserted = False
-        try:
-            with store.transaction():
-                known = _answered(store, frame, digest)  # another thread or process may have been faster
-                if known is None:
-                    _insert(store, frame, digest, received, "stored", "", scrubbed, regions, made)
-                    inserted = True
-        finally:
-            # Not after a failed commit: whether it reached the disk is then unknown, and a row must not lose its file.
-            if not inserted:
-                objects.discard(store, made)
-    return known or _receipt(frame.header.id, digest, "stored", "")
+    key = store.seal.key_for(store, frame.camera, day(answer.received))
+    whole = objects.sealed(key, frame.camera, "frame", scrubbed.jpeg, answer.received)
+    bodies, crops = [whole], []
+    for content in scrubbed.crops:
+        if content != scrubbed.jpeg:  # a region that is the whole picture is kept once
+            bodies.append(objects.sealed(key, frame.camera, "crop", content, answer.received))
+        crops.append(bodies[-1].id if content != scrubbed.jpeg else whole.id)
+    answer = msgspec.structs.replace(
+        answer, scrub={"regions": dict(scrubbed.regions), "ms": dict(scrubbed.ms)}, regions=tuple(regions),
+        picture=whole.id, crops=tuple(crops),
+    )  # fmt: skip
+    return _append(store, answer, key, tuple(bodies))
 
 
 def settle(store: Store, frame: Frame, status: Literal["withheld", "refused"], detail: str) -> FrameReceipt:
     """Record that nothing of this frame was kept, and why (a short reason, no personal data)."""
-    digest = hashlib.sha256(frame.jpeg).hexdigest()
+    answer = _answer(store, frame, status, detail[:500])
+    if (known := _known(store, answer)) is not None:
+        return known
+    if store.has_key:
+        try:
+            return _append(store, answer, store.seal.key_for(store, frame.camera, day(answer.received)), ())
+        except Unavailable as e:
+            if e.code != "disk_full":  # a row still fits: that is what the reserve is for
+                raise
     with store.transaction():
-        known = _answered(store, frame, digest)
-        if known is not None:
-            return known
-        _insert(store, frame, digest, frame.received or store.clock.now(), status, detail[:500], None, (), ())
-    return _receipt(frame.header.id, digest, status, detail[:500])
+        known = _known(store, answer)
+        if known is None:
+            insert(store, answer)
+    return known or answer.receipt()
 
 
 def find_receipt(store: Store, camera: str, frame_id: str) -> FrameReceipt | None:
     """The receipt this frame id was answered with, or None. Compare its `sha256` with the bytes at hand."""
     row = store.row("select sha256, status, detail from frame where camera = ? and id = ?", (camera, frame_id))
-    return None if row is None else _receipt(frame_id, row["sha256"], row["status"], row["detail"])
+    return None if row is None else FrameReceipt(frame_id, row["sha256"], row["status"], row["detail"])
 
 
 def last_picture(store: Store, camera: str) -> bytes | None:
@@ -83,15 +114,74 @@ def count(store: Store, status: str = "stored") -> int:
     return int(store.value("select count(*) from frame where status = ?", (status,)))
 
 
-def _answered(store: Store, frame: Frame, digest: str) -> FrameReceipt | None:
-    known = find_receipt(store, frame.camera, frame.header.id)
-    if known is not None and known.sha256 != digest:
-        raise Refused(f"frame id {frame.header.id} of {frame.camera} came again with other bytes", code="id_reused")
+def opened(document: bytes, key: DataKey, record_id: str, camera: str) -> Answer:
+    """The rows in a record's document. Raises Corrupt."""
+    content = seal.unseal(key, document, id=record_id, camera=camera, kind=_DOCUMENT)
+    return msgspec.json.decode(content, type=Answer)
+
+
+def record_of(answer: Answer, key: DataKey, bodies: tuple[segment.Body, ...]) -> segment.Record:
+    """The record that explains these bodies."""
+    record_id = objects.new_id(answer.received)
+    content = msgspec.json.encode(answer)
+    document = seal.seal(key, content, id=record_id, camera=answer.camera, kind=_DOCUMENT)
+    return segment.Record(record_id, key.id, document, bodies)
+
+
+def insert(store: Store, a: Answer, there: Container[str] | None = None) -> None:
+    """The rows of an answer; its objects have theirs: all, or those `there`. Call inside a transaction."""
+
+    def known(object_id: str | None) -> str | None:
+        return object_id if there is None or object_id in there else None
+
+    cameras.seen(store, a.camera, a.received, stored=a.status == "stored")
+    store.execute(
+        "insert into frame (id, camera, kind, sha256, seq, boot, ts, received, width, height, model, status, detail,"
+        " object, scrub) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (a.id, a.camera, a.kind, a.sha256, a.seq, a.boot, a.ts, a.received, a.width, a.height, a.model, a.status,
+         a.detail, known(a.picture), msgspec.json.encode(a.scrub).decode()),
+    )  # fmt: skip
+    store.execute_many(
+        "insert into sample (id, camera, frame, ts, received, x, y, w, h, model, predicted, score, margin, object)"
+        " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (sample_id(a, i), a.camera, a.id, a.ts, a.received, r.x, r.y, r.w, r.h, a.model, r.label, r.score, r.margin,
+             known(a.crops[i]))
+            for i, r in enumerate(a.regions)
+        ],
+    )  # fmt: skip
+
+
+def sample_id(a: Answer, index: int) -> str:
+    return f"{a.camera}:{a.id}:{index}"
+
+
+def _append(store: Store, answer: Answer, key: DataKey, bodies: tuple[segment.Body, ...]) -> FrameReceipt:
+    def rows(place: journal.Place) -> FrameReceipt:
+        objects.insert(store, answer.camera, key.id, answer.received, place)
+        insert(store, answer)
+        return answer.receipt()
+
+    receipt: FrameReceipt = store.journal.append(
+        journal.Draft((answer.camera, answer.id), record_of(answer, key, bodies), lambda: _known(store, answer), rows)
+    )
+    return receipt
+
+
+def _answer(store: Store, frame: Frame, status: Status, detail: str) -> Answer:
+    h = frame.header
+    return Answer(
+        camera=frame.camera, id=h.id, kind=frame.kind, sha256=hashlib.sha256(frame.jpeg).hexdigest(), seq=h.seq,
+        boot=h.boot, ts=h.ts, received=frame.received or store.clock.now(), width=h.w, height=h.h, model=h.model,
+        status=status, detail=detail,
+    )  # fmt: skip
+
+
+def _known(store: Store, answer: Answer) -> FrameReceipt | None:
+    known = find_receipt(store, answer.camera, answer.id)
+    if known is not None and known.sha256 != answer.sha256:
+        raise Refused(f"frame id {answer.id} of {answer.camera} came again with other bytes", code="id_reused")
     return known
-
-
-def _receipt(frame_id: str, digest: str, status: Literal["stored", "withheld", "refused"], detail: str) -> FrameReceipt:
-    return FrameReceipt(id=frame_id, sha256=digest, status=status, detail=detail)
 
 
 def _regions(frame: Frame, scrubbed: Scrubbed) -> Sequence[Region]:
@@ -101,41 +191,3 @@ def _regions(frame: Frame, scrubbed: Scrubbed) -> Sequence[Region]:
     if len(regions) != len(scrubbed.crops):
         raise Refused(f"{len(regions)} regions but {len(scrubbed.crops)} crops", code="bad_regions")
     return regions
-
-
-def _insert(
-    store: Store,
-    frame: Frame,
-    digest: str,
-    received: float,
-    status: str,
-    detail: str,
-    scrubbed: Scrubbed | None,
-    regions: Sequence[Region],
-    made: Sequence[objects.Sealed],
-) -> None:
-    header = frame.header
-    cameras.seen(store, frame.camera, received, stored=scrubbed is not None)
-    objects.record(store, made)
-    scrub = "{}"
-    if scrubbed is not None:
-        scrub = msgspec.json.encode({"regions": dict(scrubbed.regions), "ms": dict(scrubbed.ms)}).decode()
-    store.execute(
-        "insert into frame (id, camera, kind, sha256, seq, boot, ts, received, width, height, model, status, detail,"
-        " object, scrub) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (header.id, frame.camera, frame.kind, digest, header.seq, header.boot, header.ts, received, header.w, header.h,
-         header.model, status, detail, made[0].id if made else None, scrub),
-    )  # fmt: skip
-    if scrubbed is None:
-        return
-    crops = iter(made[1:])
-    crop_objects = [made[0].id if c == scrubbed.jpeg else next(crops).id for c in scrubbed.crops]
-    store.execute_many(
-        "insert into sample (id, camera, frame, ts, received, x, y, w, h, model, predicted, score, margin, object)"
-        " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (f"{frame.camera}:{header.id}:{i}", frame.camera, header.id, header.ts, received, r.x, r.y, r.w, r.h,
-             header.model, r.label, r.score, r.margin, crop_objects[i])
-            for i, r in enumerate(regions)
-        ],
-    )  # fmt: skip

@@ -64,7 +64,6 @@ def run(store: Store, now: float, *, max_age_s: float, max_bytes: int, max_share
         if more:
             taken -= int(store.value("select size from object where id = ?", (chosen.pop(),)))
         objects.forget(store, chosen)
-    objects.remove_files(store, chosen)
     return Thinned(len(chosen), taken, more)
 
 

@@ -27,7 +27,10 @@ from edged.storage.seal import Seal
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
+    from edged.storage.journal import Journal
+
 BUSY_S = 10.0
+SEGMENT_BYTES = 32 * 2**20
 
 Params = Sequence[Any] | Mapping[str, Any]
 
@@ -44,11 +47,18 @@ class Store:
         *,
         readonly: bool,
         min_free: int,
+        max_bytes: int,
+        segment_bytes: int,
+        busy_s: float,
     ) -> None:
         self.data_dir = data_dir
         self.clock = clock
         self.readonly = readonly
         self.min_free = min_free  # bytes of the disk that new pictures may not take
+        self.max_bytes = max_bytes  # of all segments; 0 = as many as there is room for
+        self.segment_bytes = segment_bytes
+        self._busy_s = busy_s
+        self._journal: Journal | None = None
         self._seal = seal
         self._conn = conn
         self._lock = threading.RLock()
@@ -65,12 +75,15 @@ class Store:
         site_key: bytes | None,
         readonly: bool = False,
         min_free: int = 0,
+        max_bytes: int = 0,
+        segment_bytes: int = SEGMENT_BYTES,
         busy_s: float = BUSY_S,
     ) -> Store:
         """Open the store under `data_dir`, making or upgrading it unless `readonly`.
 
         `site_key` is 32 bytes (`seal.read_key`); without it pictures can be neither sealed nor unsealed, all else
-        works. `min_free` bytes of the disk are kept from new pictures. `busy_s`: how long to wait for another writer.
+        works. `min_free` bytes of the disk are kept from new pictures; segments of `segment_bytes` take `max_bytes` at
+        most (0 = no limit). `busy_s`: how long to wait for another writer.
         """
         data_dir = Path(data_dir)
         path = data_dir / "edged.db"
@@ -80,21 +93,30 @@ class Store:
                 raise Misconfigured(f"no store at {path}", code="no_store", hint="edged init makes one")
         else:
             _make_dirs(data_dir)
-        with explained(path):
-            conn = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}",
-                uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False,
-            )  # fmt: skip
-        store = cls(data_dir, conn, seal, clock, readonly=readonly, min_free=min_free)
+        store = cls(
+            data_dir, _connect(path, readonly, busy_s), seal, clock, readonly=readonly, min_free=min_free,
+            max_bytes=max_bytes, segment_bytes=_fitting(segment_bytes, max_bytes), busy_s=busy_s,
+        )  # fmt: skip
         try:
             with explained(path):
-                _prepare(conn, readonly)
+                _prepare(store._conn, readonly)
             if seal is not None:
                 seal.check_site_key(store)
         except BaseException:
-            conn.close()
+            store._conn.close()
             raise
         return store
+
+    def reopen(self) -> None:
+        """A new connection: after a failed fsync only what is read from the disk again can be trusted."""
+        path = self.data_dir / "edged.db"
+        with self._lock:
+            self._db = None
+            with explained(path):
+                self._conn.close()
+            self._conn = _connect(path, self.readonly, self._busy_s)
+            with explained(path):
+                _prepare(self._conn, self.readonly)
 
     @property
     def seal(self) -> Seal:
@@ -110,6 +132,20 @@ class Store:
     @property
     def objects_dir(self) -> Path:
         return self.data_dir / "objects"
+
+    @property
+    def segments_dir(self) -> Path:
+        return self.data_dir / "segments"
+
+    @property
+    def journal(self) -> Journal:
+        """The writer of pictures; this process is the only one from the first use to `close`."""
+        with self._lock:
+            if self._journal is None:
+                from edged.storage.journal import Journal
+
+                self._journal = Journal(self)
+            return self._journal
 
     @property
     def models_dir(self) -> Path:
@@ -189,6 +225,9 @@ class Store:
         return None if found is None else found[0]
 
     def close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
         with self._lock, explained(self.data_dir / "edged.db"):
             self._conn.close()
 
@@ -223,10 +262,23 @@ def explained(path: Path) -> Iterator[None]:
         raise
 
 
+def _connect(path: Path, readonly: bool, busy_s: float) -> sqlite3.Connection:
+    with explained(path):
+        return sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}",
+            uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False,
+        )  # fmt: skip
+
+
+def _fitting(segment_bytes: int, max_bytes: int) -> int:
+    """A store of little room has small segments, else it could hold too few to tell old from new."""
+    return min(segment_bytes, max(max_bytes // 32, 2**20)) if max_bytes else segment_bytes
+
+
 def _make_dirs(data_dir: Path) -> None:
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in ("objects", "models"):
+        for name in ("segments", "models"):
             disk.make_dir(data_dir / name)
         # Before SQLite does: its files (WAL, shared memory) copy the mode of the database.
         os.close(os.open(data_dir / "edged.db", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

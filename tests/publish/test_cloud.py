@@ -21,7 +21,7 @@ from edged.errors import Misconfigured, Unavailable
 from edged.publish import cloud, release
 from edged.publish.cloud import CloudTarget
 from edged.publish.release import Description
-from edged.storage import audit, objects, outbox
+from edged.storage import audit, journal, objects, outbox
 from edged.storage.store import Store
 
 ALL = dict.fromkeys(cloud.KINDS, True)
@@ -286,8 +286,13 @@ def test_what_was_erased_meanwhile_does_not_leave_and_holds_up_nothing(site, buc
 def test_a_damaged_crop_is_refused_and_the_rest_goes_on(site, bucket, clock):
     cloud.fill(site, ALL)
     (crop,) = [p for p in outbox.all(site) if p.kind == "scrubbed_crops"]
-    path = objects.path_of(site, crop.source.removeprefix("object:"))
-    path.write_bytes(path.read_bytes()[:-1] + b"X")
+    object_id = crop.source.removeprefix("object:")
+    number, end = site.row("select segment, place + size from object where id = ?", (object_id,))
+    with journal.path_of(site, number).open("r+b") as file:
+        file.seek(end - 1)
+        last = file.read(1)[0]
+        file.seek(end - 1)
+        file.write(bytes([last ^ 1]))
     assert cloud.push(site, bucket.target(), ALL, clock).refused == 1
     assert len(bucket.names()) == 3
 

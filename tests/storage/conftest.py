@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from edged.storage import Store, frames
+from edged.storage import Store, frames, segment
 from edged.wire.messages import Frame, FrameHeader, Region
 
 NOON = 1_795_262_400.0  # 2026-11-21T12:00:00Z
@@ -119,5 +119,30 @@ def add(frame, scrubbed):
 
 @pytest.fixture
 def files(data_dir):
-    """Every file under objects/ but the lock."""
-    return lambda: sorted(p for p in (data_dir / "objects").rglob("*") if p.is_file() and p.name != ".lock")
+    """Every body that stands in a segment, living or dead: (segment, object id)."""
+
+    def files_():
+        found = []
+        for path in sorted((data_dir / "segments").glob("*.seg")):
+            with path.open("rb") as f:
+                records = list(segment.scan(f.fileno(), int(path.stem)))
+            found += [(int(path.stem), entry.id) for record in records for entry in record.entries]
+        return found
+
+    return files_
+
+
+@pytest.fixture
+def edit(data_dir):
+    """Put other bytes in the place of an object's: `edit(store, object_id, change)`."""
+
+    def edit_(store, object_id, change):
+        number, place, size = store.row("select segment, place, size from object where id = ?", (object_id,))
+        with (data_dir / "segments" / f"{number:08d}.seg").open("r+b") as f:
+            f.seek(place)
+            sealed = f.read(size)
+            f.seek(place)
+            f.write(change(sealed)[:size])
+        return sealed
+
+    return edit_

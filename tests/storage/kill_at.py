@@ -7,16 +7,15 @@ committed: the harness must notice.
 """
 
 import hashlib
-import itertools
 import os
-import secrets
 import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 from edged.clock import SystemClock
-from edged.storage import Store, disk, frames
+from edged.storage import Store, frames
+from edged.storage.journal import Journal
 from edged.wire.messages import Frame, FrameHeader, Region
 
 
@@ -57,24 +56,21 @@ def picture(n: int) -> tuple[Frame, SimpleNamespace]:
 def play(data_dir: Path, kill_at: int, first: int, count: int, broken: bool) -> None:
     store = Store.open(data_dir, clock=SystemClock(), site_key=bytes(range(32)))
     steps = Steps(kill_at)
-    for name in ("open", "write", "fsync", "rename", "mkdir"):
+    for name in ("open", "write", "pwritev", "fsync", "fdatasync", "rename", "mkdir"):
         setattr(os, name, steps.around(getattr(os, name)))
     real_run = store._run
     store._run = lambda sql, params=(): (real_run if sql.startswith(("select", "pragma")) else steps.around(real_run))(
         sql, params
     )
-    folders = itertools.count(first)  # not by chance, so that every run of one frame takes the same steps
-    real_token = secrets.token_hex
-    secrets.token_hex = lambda n: f"{next(folders) % 256:02x}" if n == 1 else real_token(n)
     late: list = []
     if broken:
-        disk.write_all = lambda directory, files: late.append((directory, files))
+        flush = Journal._flush
+        Journal._flush = lambda *flushed: late.append(flushed)
     for n in range(first, first + count):
         frames.add(store, *picture(n))
-        for directory, files in late:
+        for flushed in late:
             steps.step()
-            for name, content in files:
-                (directory / name).write_bytes(content)
+            flush(*flushed)
         late.clear()
         os.write = REAL_WRITE
         print(f"boot-{n}", flush=True)

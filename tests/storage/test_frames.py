@@ -5,7 +5,7 @@ from hashlib import sha256
 import pytest
 
 from edged.errors import Misconfigured, Refused, Unavailable
-from edged.storage import cameras, check, frames, objects, samples
+from edged.storage import cameras, check, frames, samples
 
 
 def test_an_added_frame_is_answered_by_its_hash_and_reads_back(store, frame, scrubbed):
@@ -123,22 +123,32 @@ def test_without_the_key_nothing_is_stored(open_store, frame, scrubbed, files):
     assert files() == []
 
 
-def test_a_frame_that_another_process_stored_meanwhile_gets_its_receipt(
-    store, open_store, frame, scrubbed, files, monkeypatch
-):
-    other, f = open_store(), frame(1)
-    receipts, real = [], objects.write
+def test_a_frame_that_another_thread_stored_meanwhile_gets_its_receipt(store, frame, scrubbed, files, monkeypatch):
+    f = frame(1)
+    receipts, real = [], frames._append
 
-    def write(*args):
-        monkeypatch.setattr(objects, "write", real)
-        receipts.append(frames.add(other, f, scrubbed(f)))
+    def late(*args):
+        monkeypatch.setattr(frames, "_append", real)
+        receipts.append(frames.add(store, f, scrubbed(f)))
         return real(*args)
 
-    monkeypatch.setattr(objects, "write", write)
+    monkeypatch.setattr(frames, "_append", late)
     receipts.append(frames.add(store, f, scrubbed(f)))
     assert receipts[0] == receipts[1]
     assert len(files()) == 3
     assert check.run(store) == []
+
+
+def test_only_one_process_takes_frames_the_others_are_told_so(store, open_store, frame, scrubbed):
+    f, other = frame(1), open_store()
+    receipt = frames.add(store, f, scrubbed(f))
+    assert frames.add(other, f, scrubbed(f)) == receipt  # that needs no writing
+    with pytest.raises(Unavailable) as e:
+        frames.add(other, frame(2), scrubbed(frame(2)))
+    assert e.value.code == "busy"
+    store.close()
+    frames.add(other, frame(2), scrubbed(frame(2)))
+    assert check.run(other) == []
 
 
 def test_many_threads_adding_the_same_frames_store_each_once(store, frame, scrubbed, files):

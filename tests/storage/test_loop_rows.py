@@ -172,4 +172,4 @@ def test_a_model_is_named_by_its_hash_only(store, tmp_path):
     with pytest.raises(Refused):
         models.put_model(store, b"x", ".pkl")
     with pytest.raises(Corrupt):
-        objects.path_of(store, "../../etc/passwd")
+        objects.plain_path(store, "../../etc/passwd")

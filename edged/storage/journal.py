@@ -1,0 +1,331 @@
+"""The writer of segments: whoever comes while a flush is under way shares the next one.
+
+    append      1. wait for the turn; whoever has it takes along all who wait (leader and followers)
+                2. answer those that were answered before; the rest are written at the next free page
+                3. one fdatasync
+                4. one transaction: their rows, and how far the segment is recorded
+                5. each caller gets what its rows returned
+
+Guarantees: when `append` returns, the record survives a power cut; its rows may not (they are written without a flush of
+their own), and a start rebuilds them from the record (recover.py). One process writes: a second one is Unavailable.
+A flush that failed is never tried again: the segment is left for a new one, the database is opened anew, and until
+`cooldown` is over callers are told Unavailable. Does not guarantee any order between callers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from edged.durable import sync_folder
+from edged.errors import Corrupt, EdgedError, Unavailable
+from edged.storage import disk, segment
+from edged.storage.segment import Entry, Record
+
+if TYPE_CHECKING:
+    from edged.storage.store import Store
+
+log = logging.getLogger(__name__)
+
+Class = Literal["new", "kept"]
+CLASSES: tuple[Class, ...] = ("new", "kept")
+FEWEST = 4  # segments that there may be, however small the store is to be
+COOLDOWN_S = (1.0, 8.0)  # after the first failure, and at most
+GROUP_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a record lies now."""
+
+    segment: int
+    entries: tuple[Entry, ...]
+
+
+@dataclass
+class Draft:
+    """A record that is to be written. `known` answers it without, `rows` puts its rows (in the group's transaction)."""
+
+    name: object  # of two drafts of one name the second is answered by `known`, after the first
+    record: Record
+    known: Callable[[], Any]
+    rows: Callable[[Place], Any]
+    of: Class = "new"
+    done: threading.Event = field(default_factory=threading.Event)
+    result: Any = None
+    error: BaseException | None = None
+
+
+@dataclass
+class _Head:
+    """A segment that is being written."""
+
+    number: int
+    generation: int
+    fd: int
+    end: int
+    size: int  # of the file
+    announced: bool  # its row says that it is open
+
+
+class Journal:
+    """Use `Store.journal`. Thread-safe."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.folder = store.segments_dir
+        self._turn = threading.Lock()
+        self._waiting: list[Draft] = []
+        self._waiting_lock = threading.Lock()
+        self._heads: dict[Class, _Head] = {}
+        self._broken = False
+        self._failures = 0
+        self._not_before = 0.0
+        self.flushes = 0
+        self.written = 0  # records
+        self._lock_fd = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            os.close(self._lock_fd)
+            raise Unavailable(
+                f"another process writes to {self.folder}", code="busy", hint="is a daemon running?"
+            ) from e
+
+    def append(self, draft: Draft) -> Any:
+        """What `rows` (or `known`) returned; raises what they raised, Unavailable, or Corrupt."""
+        return self.append_all([draft])[0]
+
+    def append_all(self, drafts: Sequence[Draft]) -> list[Any]:
+        """As `append` for several that wait together; raises the first error, when all are done."""
+        with self._waiting_lock:
+            self._waiting += drafts
+        for draft in drafts:
+            with self._turn:
+                while not draft.done.is_set():  # else a leader took it along
+                    self._lead()
+        for draft in drafts:
+            if draft.error is not None:
+                raise draft.error
+        return [d.result for d in drafts]
+
+    def close(self) -> None:
+        with self._turn:
+            self._leave()
+            os.close(self._lock_fd)
+
+    # the turn
+
+    def _lead(self) -> None:
+        with self._waiting_lock:
+            group = _group(self._waiting)
+        try:
+            self._commit(group)
+        except BaseException as e:
+            for d in group:
+                if d.result is None and d.error is None:
+                    d.error = e
+            if not isinstance(e, Exception):
+                raise
+        finally:
+            for d in group:
+                d.done.set()
+
+    def _commit(self, group: Sequence[Draft]) -> None:
+        self._mend()
+        fresh: dict[object, Draft] = {}
+        for d in group:
+            try:
+                d.result = d.known()
+            except EdgedError as e:
+                d.error = e
+                continue
+            if d.result is None:
+                fresh.setdefault(d.name, d)
+        for of in CLASSES:
+            self._write([d for d in fresh.values() if d.of == of], of)
+        for d in group:
+            if d.result is None and d.error is None:  # the same came twice at once
+                d.result, d.error = d.known(), fresh[d.name].error
+
+    def _write(self, drafts: list[Draft], of: Class) -> None:
+        while drafts:
+            head = self._head(of, drafts[0].record.size)
+            start = offset = segment.pages(head.end)
+            pieces: list[bytes] = []
+            placed: list[tuple[Draft, Place]] = []
+            room = max(self._store.segment_bytes, segment.pages(drafts[0].record.size))
+            while drafts and (not placed or offset + drafts[0].record.size <= room):
+                d = drafts.pop(0)
+                made, entries = segment.encode(d.record, head.number, head.generation, offset)
+                pieces += made
+                offset += d.record.size
+                placed.append((d, Place(head.number, entries)))
+            self._flush(head, start, pieces)
+            head.end, head.size = offset, max(head.size, offset)
+            self._record(head, of, placed)
+            self.written += len(placed)
+            self._failures = 0
+
+    def _flush(self, head: _Head, start: int, pieces: list[bytes]) -> None:
+        size = sum(map(len, pieces))
+        if start + size > head.size:
+            disk.require_space(self._store.data_dir, start + size - head.size, self._store.min_free)
+        try:
+            disk.write_at(head.fd, start, pieces)
+        except OSError as e:  # nothing was flushed: the same place may be written again
+            raise self._failed(disk.renamed(e, self._path(head.number))) from e
+        try:
+            os.fdatasync(head.fd)
+            self.flushes += 1
+        except OSError as e:
+            self._broken = True
+            raise self._failed(disk.renamed(e, self._path(head.number))) from e
+
+    def _record(self, head: _Head, of: Class, placed: Sequence[tuple[Draft, Place]]) -> None:
+        try:
+            with self._store.transaction(durable=False):
+                if not head.announced:
+                    self._store.execute(
+                        "update segment set state = 'full' where state = 'open' and class = ? and number <> ?",
+                        (of, head.number),
+                    )
+                self._store.execute(
+                    "insert into segment (number, generation, class, state, recorded) values (?1, ?2, ?3, 'open', ?4)"
+                    " on conflict (number) do update set generation = ?2, class = ?3, state = 'open', recorded = ?4",
+                    (head.number, head.generation, of, head.end),
+                )
+                for d, place in placed:
+                    try:
+                        with self._store.transaction(durable=False):
+                            d.result = d.rows(place)
+                    except EdgedError as e:
+                        if isinstance(e, Corrupt) or e.code in ("disk_full", "busy"):
+                            raise
+                        d.error = e
+        except EdgedError as e:
+            for d, _ in placed:
+                d.result, d.error = None, None
+            if isinstance(e, Corrupt):
+                self._broken = True
+            raise self._failed(e) from e
+        head.announced = True
+
+    # segments
+
+    def _head(self, of: Class, size: int) -> _Head:
+        """The segment to write to."""
+        head = self._heads.get(of) or self._resume(of)
+        if head is not None and segment.pages(head.end) + size > self._store.segment_bytes:
+            os.close(head.fd)
+            self._heads.pop(of, None)
+            head = None
+        head = self._heads[of] = head or self._begin()
+        return head
+
+    def _resume(self, of: Class) -> _Head | None:
+        """The open segment of a run before this one; recovery has recorded all of it."""
+        row = self._store.row(
+            "select number, generation, recorded from segment where state = 'open' and class = ?", (of,)
+        )
+        if row is None:
+            return None
+        fd = self._open(row["number"], create=False)
+        return _Head(row["number"], row["generation"], fd, row["recorded"], os.fstat(fd).st_size, True)
+
+    def _begin(self) -> _Head:
+        """A free segment, else a new one."""
+        taken = [h.number for h in self._heads.values()]
+        free = self._store.rows("select number, generation from segment where state = 'free' order by number limit 3")
+        row = next((r for r in free if r["number"] not in taken), None)
+        if row is not None:
+            fd = self._open(row["number"], create=True)
+            return _Head(row["number"], row["generation"] + 1, fd, 0, os.fstat(fd).st_size, False)
+        count, last = self._store.row("select count(*), coalesce(max(number), 0) from segment") or (0, 0)
+        limit = self._store.max_bytes
+        if limit and count >= max(FEWEST, limit // self._store.segment_bytes):
+            raise Unavailable(
+                "the store is full", code="disk_full", hint="retention makes room; or raise storage.max_bytes"
+            )
+        disk.require_space(self._store.data_dir, self._store.segment_bytes, self._store.min_free)
+        number = max([last, *taken]) + 1
+        fd = self._open(number, create=True)
+        found = next(segment.scan(fd, number), None)  # left by a run whose rows were lost and that had no receipt
+        return _Head(number, found.generation + 1 if found else 1, fd, 0, os.fstat(fd).st_size, False)
+
+    def _open(self, number: int, *, create: bool) -> int:
+        path = self._path(number)
+        try:
+            new = create and not path.exists()
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+            if new:
+                sync_folder(self.folder)
+            return fd
+        except OSError as e:
+            raise disk.renamed(e, path) from e
+
+    def _path(self, number: int) -> Path:
+        return path_of(self._store, number)
+
+    # what goes wrong
+
+    def _failed(self, e: EdgedError) -> EdgedError:
+        """Count a failure of the disk; what callers are told."""
+        first, most = COOLDOWN_S
+        if isinstance(e, Corrupt) or e.code == "disk_failed":
+            self._not_before = self._store.clock.monotonic() + min(most, first * 2**self._failures)
+            self._failures = min(self._failures + 1, 10)
+        if isinstance(e, Corrupt) and e.code == "disk_failed":
+            log.error("%s", e)
+            return Unavailable(str(e), code="disk_failed", hint=e.hint)
+        return e
+
+    def _mend(self) -> None:
+        wait = self._not_before - self._store.clock.monotonic()
+        if wait > 0:
+            raise Unavailable(f"the disk failed; tried again in {wait:.0f} s", code="disk_failed")
+        if self._broken:
+            self._leave()
+            self._store.reopen()
+            # What stands behind `recorded` in what was left may be on disk or not, whatever the cache says.
+            self._store.execute("update segment set state = 'full' where state = 'open'")
+            self._broken = False
+            log.warning("the store was opened anew after a failure of the disk")
+
+    def _leave(self) -> None:
+        for head in self._heads.values():
+            with suppress(OSError):
+                os.close(head.fd)
+        self._heads.clear()
+
+
+LOCK = ".lock"
+
+
+def path_of(store: Store, number: int) -> Path:
+    return store.segments_dir / f"{number:08d}.seg"
+
+
+def files(store: Store) -> dict[int, Path]:
+    """Every segment file by its number."""
+    return {int(p.stem): p for p in sorted(store.segments_dir.glob("*.seg")) if p.stem.isdecimal()}
+
+
+def _group(waiting: list[Draft]) -> list[Draft]:
+    """Take from the front what fits into one group; at least one."""
+    size = n = 0
+    for d in waiting:
+        size += d.record.size
+        if n and size > GROUP_BYTES:
+            break
+        n += 1
+    group = waiting[:n]
+    del waiting[:n]
+    return group
