@@ -57,6 +57,16 @@ class Web(Section, frozen=True):
     threads: Annotated[int, Meta(ge=2, le=64)] = 8
 
 
+class Ingest(Section, frozen=True):
+    """What a camera may send, and how much waits here (edged/admit.py)."""
+
+    frames_per_s: Positive = 120  # of one camera: 30 pictures of 720p, or their four regions one by one
+    burst: Annotated[float, Meta(ge=1)] = 240  # frames at once after a rest
+    bytes_per_s: int | str = "8MB"  # of one camera
+    queue_frames: Annotated[int, Meta(ge=1)] = 64  # that wait for a scrub child, of all cameras
+    queue_bytes: int | str = "64MB"  # held from arrival to receipt, of all cameras
+
+
 class Storage(Section, frozen=True):
     max_bytes: int | str = "40GB"
     max_age_days: Positive = 30
@@ -188,6 +198,7 @@ class Config(Section, frozen=True):
     task: Task
     mqtt: Mqtt = Mqtt()
     web: Web = Web()
+    ingest: Ingest = Ingest()
     storage: Storage = Storage()
     privacy: Privacy = Privacy()
     camera: tuple[Camera, ...] = ()
@@ -243,6 +254,11 @@ def check(raw: dict[str, Any], origin: str = "configuration") -> Config:
     for value in (config.storage.max_bytes, config.storage.min_free, config.retest.gate.max_memory,
                   config.retest.gate.max_size, config.rollout.rate_bytes_per_s):  # fmt: skip
         size(value)
+    if not size(config.ingest.bytes_per_s) or size(config.ingest.queue_bytes) < 2 * 2**20:
+        raise Misconfigured(
+            f"{origin}: ingest.bytes_per_s must be more than 0, ingest.queue_bytes at least 2 MiB",
+            hint="one frame may be as large as that",
+        )
     ids = [c.id for c in config.camera]
     if len(ids) != len(set(ids)):
         raise Misconfigured(f"{origin}: two [[camera]] tables have the same id")

@@ -13,19 +13,20 @@ import os
 import signal
 import socket
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 import msgspec
 
 from edged import __version__, site
+from edged.admit import Limits, Shares
 from edged.clock import Clock, SystemClock, iso
 from edged.config import PLANTED, Config, size
 from edged.errors import Corrupt, Refused, Unavailable
 from edged.improve import Loop, Rules
-from edged.ingest import Scrubber, Workers
+from edged.ingest import Scrubber
 from edged.privacy import track
 from edged.privacy.pool import ScrubChild
 from edged.privacy.talk import Plugin, Polygon, ScrubOptions
@@ -37,11 +38,13 @@ from edged.watch import LEAK, Watch, WatchRules
 from edged.wire import messages, topics
 from edged.wire.link import Link, Message, Will
 from edged.wire.messages import Frame, FrameReceipt, Reported, Want
+from edged.workers import Workers
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5
 RETENTION_S = 60.0
+TALK = Limits(frames_per_s=20.0, burst=200.0, bytes_per_s=1e6)  # of what is no frame, a camera
 STALL_S = 30.0  # the watchdog starves when frames have waited this long and none was answered
 
 
@@ -63,14 +66,18 @@ class Box:
 
     def __init__(
         self, link: Link, store: Store, repo: trust.Repository, submit: Callable[[Frame], FrameReceipt | None],
-        rules: BoxRules, clock: Clock,
+        rules: BoxRules, clock: Clock, age: Callable[[], float] = lambda: 0.0,
     ) -> None:  # fmt: skip
+        """`age`: seconds that the oldest frame waits; models that are sent out yield to it."""
         self._link, self._store, self._repo, self._submit = link, store, repo, submit
         self._rules, self._clock = rules, clock
+        self._age = age
         self._presence = fleet.Presence()
-        self._pacer = deliver.Pacer(rules.rate_bytes_per_s, clock)
-        self._recent = deliver.Recent()
-        self._wants: OrderedDict[str, Iterator[tuple[str, bytes]]] = OrderedDict()  # a camera's newest question only
+        self._fanout = deliver.Fanout(deliver.Pacer(rules.rate_bytes_per_s, clock), clock)
+        self._talk = Shares(TALK)
+        self._totals: Counter[str] = Counter()  # since the last write
+        self._dropped: Counter[str] = Counter()
+        self._counting = threading.Lock()
         self._published: dict[str, bytes] = {}
         self._connects = 0
         self._next_tick = self._next_stats = self._next_retention = 0.0
@@ -88,7 +95,8 @@ class Box:
 
     def step(self, timeout_s: float = 0.1) -> None:
         """Handle what has arrived (at most 64 messages), send what is due. Raises Corrupt."""
-        message = self._link.receive(timeout_s)
+        due_in = self._fanout.due_in()
+        message = self._link.receive(timeout_s if due_in is None else min(timeout_s, due_in))
         for _ in range(64):
             if message is None:
                 break
@@ -98,6 +106,7 @@ class Box:
             if message is not None:
                 self._dispatch(message)
         self._send_chunks()
+        self._write_totals()
         if self._clock.monotonic() >= self._next_tick:
             self._next_tick = self._clock.monotonic() + TICK_S
             self._tick()
@@ -114,7 +123,12 @@ class Box:
         if isinstance(e, Corrupt):
             self.failure = e
         else:
-            counters.bump(self._store, "bug")
+            self.count("bug")
+
+    def count(self, name: str, n: int = 1) -> None:
+        """Add to a running total; written once a step, since a flood must not cost a transaction for each message."""
+        with self._counting:
+            self._totals[name] += n
 
     def goodbye(self) -> None:
         """Say that we leave, so that nobody waits for the last will."""
@@ -131,15 +145,23 @@ class Box:
                 return
             if address.id == PLANTED:
                 raise Refused(f'"{PLANTED}" is no camera', code="reserved_name")
+            if handler != self._frame and self._talk.take(
+                self._talk.of(address.id), len(message.payload), self._clock.monotonic()
+            ):
+                raise Refused(f"{address.id} says too much", code="too_often")
             handler(address.id, address.leaf, message)
         except Refused as e:
-            counters.bump(self._store, f"refused:{e.code}")
-            log.warning("dropped a message on %s: %s", message.topic, e)
+            self.count(f"refused:{e.code}")
+            self._dropped[e.code] += 1
+            n = self._dropped[e.code]
+            if n & (n - 1) == 0:  # the 1st, 2nd, 4th, 8th ...: a hostile camera must not fill the log
+                log.warning("dropped a message on %s (%d so far): %s", message.topic, n, e)
         except Unavailable as e:
             log.warning("could not handle a message on %s: %s", message.topic, e)
 
     def _frame(self, camera: str, leaf: str, message: Message) -> None:
-        counters.bump(self._store, "bytes:frames_in", len(message.payload))
+        self.count("frames_in")
+        self.count("bytes:frames_in", len(message.payload))
         frame = messages.frame_of(camera, leaf, message.properties, message.payload, self._clock.now())
         receipt = self._submit(frame)
         if receipt is not None:
@@ -162,28 +184,29 @@ class Box:
 
     def _want(self, camera: str, leaf: str, message: Message) -> None:
         want = messages.decode(message.payload, Want)
-        self._wants[camera] = deliver.answer(want, models.model_path(self._store, want.sha256))
+        self._fanout.ask(camera, want, models.model_path(self._store, want.sha256))
 
     # what happens by itself
 
     def _send_chunks(self) -> None:
-        """As many chunks as the pace allows now, cameras in turn; the rest wait for the next step."""
-        while self._wants and self._pacer.ready():
-            camera, chunks = self._wants.popitem(last=False)
-            item = next(chunks, None)
-            if item is None:
-                continue
-            self._wants[camera] = chunks
-            sha256, data = item
-            if not self._recent.first(sha256, self._clock.monotonic()):
-                continue
-            try:
-                self._link.publish(topics.model(self._rules.site, f"chunk/{sha256}"), data)
-            except Unavailable:
-                self._wants.clear()  # cameras ask again for what they lack
-                return
-            self._pacer.spent(len(data))
-            counters.bump(self._store, "bytes:chunks_out", len(data))
+        """As many chunks as the pace allows now; the rest wait for the next step."""
+        if self._fanout.due_in() is None:
+            return
+
+        def publish(sha256: str, data: bytes) -> None:
+            self._link.publish(topics.model(self._rules.site, f"chunk/{sha256}"), data)
+
+        with suppress(Unavailable):
+            self.count("bytes:chunks_out", self._fanout.send(publish, self._age()))
+
+    def _write_totals(self) -> None:
+        with self._counting:
+            totals, self._totals = self._totals, Counter()
+        try:
+            counters.bump_all(self._store, totals)
+        except Unavailable:
+            with self._counting:
+                self._totals.update(totals)
 
     def _tick(self) -> None:
         connected = self._link.connected()
@@ -264,6 +287,15 @@ def box_rules(config: Config) -> BoxRules:
     )  # fmt: skip
 
 
+def ingest_limits(config: Config) -> Limits:
+    i = config.ingest
+    return Limits(
+        frames_per_s=i.frames_per_s, burst=i.burst, bytes_per_s=size(i.bytes_per_s), frames=i.queue_frames,
+        camera_frames=max(1, i.queue_frames // 4), bytes=size(i.queue_bytes),
+        camera_bytes=max(messages.MAX_FRAME_BYTES, size(i.queue_bytes) // 2),
+    )  # fmt: skip
+
+
 def loop_rules(config: Config) -> Rules:
     task, train, limits = config.task, config.train, config.retest.gate
     return Rules(
@@ -321,10 +353,13 @@ def run(config: Config) -> None:
         stack.callback(link.close)
         scrubbers = start_scrubbers(config, masks.Painted(store).of)
         rules = box_rules(config)
-        box = Box(link, store, repo, lambda frame: workers.submit(frame), rules, clock)
+        box = Box(link, store, repo, lambda frame: workers.submit(frame), rules, clock, lambda: workers.age())
         p = config.privacy
         over_time = track.Rules(hold=p.hold_frames, back=p.back_frames, gap_s=p.gap_s)
-        workers = Workers(store, scrubbers, box.answer, box.alarm, rules=over_time, delay_s=p.delay_s, clock=clock)
+        workers = Workers(
+            store, scrubbers, box.answer, box.alarm, ingest_limits(config), cameras={c.id for c in config.camera},
+            rules=over_time, delay_s=p.delay_s, clock=clock, count=box.count,
+        )  # fmt: skip
         stack.callback(workers.close)
         stack.callback(box.goodbye)
         watch = Watch(store, workers.submit_job, watch_rules(config), clock)

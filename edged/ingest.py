@@ -1,23 +1,24 @@
 """WALK 1: a frame comes in, and is on disk, scrubbed and sealed, before its camera hears that it may forget it.
 
 Guarantees: the receipt goes out after the durable commit, never before; a frame that privacy cannot vouch for leaves
-nothing but a counted row; a duplicate gets the same receipt and is stored once; a full queue answers "retry" at once, so
-memory is bounded; the frames of one camera keep their order, and what one shows covers those shortly before and after it
-(privacy.stream), for which a frame waits `delay_s` at most. Does not guarantee order between cameras.
+nothing but a counted row; a duplicate gets the same receipt and is stored once; while nothing can be stored cameras are
+told to wait, longer and longer, and an alarm stands; the frames of one camera keep their order, and what one shows covers
+those shortly before and after it (privacy.stream), for which a frame waits `delay_s` at most. Does not guarantee order
+between cameras.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import queue
-import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NoReturn, Protocol
 
-from edged.clock import Clock, SystemClock
+from edged.admit import Backoff
+from edged.clock import Clock
 from edged.errors import Corrupt, EdgedError, Refused, Unavailable
 from edged.privacy.scrub import Scrubbed
 from edged.privacy.stream import Stream
@@ -30,11 +31,18 @@ from edged.wire.messages import Frame, FrameReceipt
 log = logging.getLogger(__name__)
 
 RETRY_S = 2.0
-PATIENCE = 10.0  # delays that a frame waits while others are queued
+STREAMS = 64  # cameras that a line follows at once; beyond it those that have nothing waiting are forgotten
+DISK = (alarms.DISK_FULL, alarms.DISK_FAILED)
+STORED_AGAIN = {  # alarms that the next stored frame clears, and what is said then
+    alarms.SCRUB_DOWN: "pictures are scrubbed again",
+    alarms.DISK_FULL: "the disk has room again",
+    alarms.DISK_FAILED: "the disk takes pictures again",
+}
 
 
 Sink = Callable[[Frame, Callable[[], Scrubbed]], FrameReceipt | None]  # what becomes of a frame; scrubbing may raise
 Answers = Iterable[tuple[Frame, FrameReceipt]]
+Job = Callable[["Line"], Answers]
 
 
 class Scrubber(Protocol):
@@ -75,29 +83,34 @@ def known(store: Store, frame: Frame) -> FrameReceipt | None:
     return receipt
 
 
-def keep(store: Store, frame: Frame, scrub: Callable[[], Scrubbed]) -> FrameReceipt:
-    """Scrub, store, receipt. Raises nothing of the families Refused and Unavailable."""
+def keep(store: Store, frame: Frame, scrub: Callable[[], Scrubbed], disk: Backoff | None = None) -> FrameReceipt:
+    """Scrub, store, receipt. Raises nothing of the families Refused and Unavailable. `disk` learns whether it holds."""
+    disk = disk or Backoff()
     try:
         scrubbed = scrub()
         receipt = frames.add(store, frame, scrubbed)
-        if alarms.clear(store, alarms.SCRUB_DOWN):
-            log.warning("pictures are scrubbed again")
+        disk.worked()
+        for code in alarms.clear_all(store, STORED_AGAIN):
+            log.warning("%s", STORED_AGAIN[code])
         for kind, n in scrubbed.regions.items():
             if n:
                 counters.bump(store, f"scrubbed:{kind}", n)
         return receipt
     except EdgedError as e:
-        return fail(store, frame, e)
+        return fail(store, frame, e, disk)
 
 
-def fail(store: Store, frame: Frame, e: EdgedError) -> FrameReceipt:
+def fail(store: Store, frame: Frame, e: EdgedError, disk: Backoff) -> FrameReceipt:
     """What becomes of a frame that could not be scrubbed or stored; raises Corrupt again."""
     if isinstance(e, Corrupt):
         raise e
     if isinstance(e, Unavailable):
         if e.code == "child_down":
             note_down(store, e)
-        return retry(frame, str(e))
+        after_s = disk.failed(str(e), store.clock.monotonic()) if e.code in DISK else RETRY_S
+        if e.code in DISK:
+            note_disk(store, e)
+        return retry(frame, str(e), after_s)
     status: Literal["withheld", "refused"] = "refused" if isinstance(e, Refused) else "withheld"
     counters.bump(store, f"{status}:{e.code}")
     return _settle(store, frame, status, e)
@@ -107,6 +120,15 @@ def note_down(store: Store, e: EdgedError) -> None:
     """No scrub child can start: an alarm until a frame is stored again."""
     if alarms.sound(store, alarms.SCRUB_DOWN, f"no picture can be taken: {e}"[:300]):
         log.error("no picture can be taken: %s", e)
+
+
+def note_disk(store: Store, e: EdgedError) -> None:
+    """Nothing can be stored: an alarm until a frame is. If the disk does not even take that, the log has it."""
+    try:
+        if alarms.sound(store, e.code, f"no picture can be stored: {e}"[:300]):
+            log.error("no picture can be stored: %s", e)
+    except Unavailable as worse:
+        log.error("no picture can be stored: %s; nor an alarm: %s", e, worse)
 
 
 def _settle(store: Store, frame: Frame, status: Literal["withheld", "refused"], why: EdgedError) -> FrameReceipt:
@@ -131,10 +153,12 @@ def sha256(frame: Frame) -> str:
 class Line:
     """The frames of some cameras, one scrubber, in order. Not thread-safe."""
 
-    def __init__(self, store: Store, scrubber: Scrubber, rules: Rules, delay_s: float, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, scrubber: Scrubber, rules: Rules, delay_s: float, clock: Clock, disk: Backoff | None = None
+    ) -> None:  # fmt: skip
         self._store, self.scrubber, self._rules = store, scrubber, rules
-        self._delay_s, self._clock = delay_s, clock
-        self._streams: dict[str, Stream[Looked]] = {}
+        self._delay_s, self._clock, self._disk = delay_s, clock, disk or Backoff()
+        self._streams: OrderedDict[str, Stream[Looked]] = OrderedDict()  # the one used last at the end
         self._waiting: dict[tuple[str, str], str] = {}  # (camera, frame id) -> sha256, of frames not yet answered
         self._last: dict[str, float] = {}  # camera's own time of its newest frame
 
@@ -145,7 +169,7 @@ class Line:
         if (receipt := known(self._store, frame)) is not None:
             yield frame, receipt
             return
-        yield from self.take(frame, partial(keep, self._store))
+        yield from self.take(frame, partial(keep, self._store, disk=self._disk))
 
     def take(self, frame: Frame, sink: Sink, *, alone: bool = False) -> Answers:
         """The way of every frame: looked at, delayed, covered, handed to `sink`; receipts of what is finished by now.
@@ -156,7 +180,7 @@ class Line:
         if frame.kind != "frame" or self._delay_s <= 0 or key in self._waiting:
             yield from _sunk(sink, frame, partial(self.scrubber.scrub, frame))
             return
-        stream = self._streams.setdefault(frame.camera, Stream(self._rules))
+        stream = self._stream(frame.camera)
         last, self._last[frame.camera] = self._last.get(frame.camera), frame.header.ts
         if alone or (last is not None and not 0 <= frame.header.ts - last <= self._rules.gap_s):
             yield from self._cover(stream.cut())
@@ -186,11 +210,23 @@ class Line:
         for stream in self._streams.values():
             yield from self._cover(stream.cut())
 
-    def waiting(self) -> int:
-        return len(self._waiting)
+    def waiting(self) -> Collection[tuple[str, str]]:
+        """(camera, frame id) of the frames that were looked at and are not yet answered."""
+        return self._waiting.keys()
 
     def close(self) -> None:
         self.scrubber.close()
+
+    def _stream(self, camera: str) -> Stream[Looked]:
+        stream = self._streams.setdefault(camera, Stream(self._rules))
+        self._streams.move_to_end(camera)
+        if len(self._streams) > STREAMS:
+            for old in [c for c, s in self._streams.items() if not len(s) and c != camera][
+                : len(self._streams) - STREAMS
+            ]:
+                del self._streams[old]
+                self._last.pop(old, None)
+        return stream
 
     def _cover(self, ready: Iterable[tuple[Looked, tuple[Spot, ...]]]) -> Answers:
         ready = list(ready)
@@ -208,94 +244,3 @@ def _sunk(sink: Sink, frame: Frame, scrub: Callable[[], Scrubbed]) -> Answers:
 
 def _again(e: EdgedError) -> NoReturn:
     raise e
-
-
-Job = Callable[[Line], Answers]
-
-
-class Workers:
-    """One thread per scrub child between bounded queues and `answer(camera, receipt)`; a camera keeps its thread.
-
-    `submit` never blocks. A worker that meets a bug or a Corrupt store calls `alarm` and goes on with the next frame;
-    the frame stays un-receipted on its camera.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        scrubbers: list[Scrubber],
-        answer: Callable[[str, FrameReceipt], None],
-        alarm: Callable[[BaseException], None],
-        depth: int = 16,
-        *,
-        rules: Rules | None = None,
-        delay_s: float = 0.0,
-        clock: Clock | None = None,
-    ) -> None:
-        self._answer, self._alarm = answer, alarm
-        clock = clock or SystemClock()
-        self._lines = [Line(store, s, rules or Rules(), delay_s, clock) for s in scrubbers]
-        self._queues: list[queue.Queue[Frame | Job | None]] = [
-            queue.Queue(maxsize=max(1, depth // len(scrubbers))) for _ in scrubbers
-        ]
-        self._home: dict[str, int] = {}
-        self._threads = [
-            threading.Thread(target=self._run, args=pair, name=f"ingest-{i}", daemon=True)
-            for i, pair in enumerate(zip(self._queues, self._lines, strict=True))
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def submit(self, frame: Frame) -> FrameReceipt | None:
-        """Queue a frame; a receipt comes back at once only when there is no room."""
-        home = self._home.setdefault(frame.camera, len(self._home) % len(self._queues))
-        try:
-            self._queues[home].put_nowait(frame)
-        except queue.Full:
-            return retry(frame, "the box is busy", after_s=1.0)
-        return None
-
-    def submit_job(self, n: int, job: Job) -> bool:
-        """Queue work for one of the lines, `n` counting them round and round; False when there is no room."""
-        try:
-            self._queues[n % len(self._queues)].put_nowait(job)
-        except queue.Full:
-            return False
-        return True
-
-    def waiting(self) -> int:
-        return sum(q.qsize() for q in self._queues) + sum(line.waiting() for line in self._lines)
-
-    def alive(self) -> bool:
-        return all(t.is_alive() for t in self._threads)
-
-    def close(self) -> None:
-        """Finish what was queued, then stop threads and children."""
-        for q in self._queues:
-            q.put(None)
-        for thread in self._threads:
-            thread.join(timeout=30)
-        for line in self._lines:
-            line.close()
-
-    def _run(self, q: queue.Queue[Frame | Job | None], line: Line) -> None:
-        while True:
-            try:
-                item = q.get(timeout=line.due_in())
-            except queue.Empty:
-                self._answer_all(line.overdue)
-                continue
-            if item is None:
-                break
-            self._answer_all(partial(line.put, item) if isinstance(item, Frame) else partial(item, line))
-            # On a slow box a look takes longer than the delay: what is queued already is worth waiting for.
-            self._answer_all(partial(line.overdue, 1.0 if q.empty() else PATIENCE))
-        self._answer_all(line.finish)
-
-    def _answer_all(self, work: Callable[[], Answers]) -> None:
-        try:
-            for frame, receipt in work():
-                self._answer(frame.camera, receipt)
-        except Exception as e:
-            log.exception("a frame was not taken")
-            self._alarm(e)

@@ -10,7 +10,7 @@ from edged.clock import SystemClock
 from edged.config import PLANTED, check
 from edged.daemon import health, watch_rules
 from edged.errors import Corrupt, Misconfigured, Unavailable
-from edged.ingest import Line, Workers
+from edged.ingest import Line
 from edged.privacy import planted
 from edged.privacy.detect import Found
 from edged.privacy.pool import ScrubChild
@@ -21,6 +21,7 @@ from edged.privacy.track import Rules
 from edged.storage import alarms, audit, counters, leaks
 from edged.storage.store import Store
 from edged.watch import LEAK, UNMEASURED, Finding, Watch, WatchRules, verdict
+from edged.workers import Workers
 from tests.site import FakeClock, Scrubber
 
 EVERY = 600.0
@@ -331,11 +332,10 @@ def test_a_full_queue_has_no_room_for_it(store, scrubber):
         hold.wait(30)
         return ()
 
-    workers = Workers(store, [scrubber], lambda *_: None, pytest.fail, depth=1)
+    workers = Workers(store, [scrubber], lambda *_: None, pytest.fail)
     workers.submit_job(0, wait)
     assert held.wait(30)
-    assert workers.submit_job(0, wait)
-    assert not workers.submit_job(0, wait)
+    assert [workers.submit_job(0, wait) for _ in range(3)] == [True, True, False]
     hold.set()
     workers.close()
 

@@ -7,11 +7,12 @@ the average rate stays at or below the pacer's. Does not guarantee: that a chunk
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edged.clock import Clock
-from edged.errors import Corrupt, Refused
+from edged.errors import Corrupt, Refused, Unavailable
 from edged.wire.messages import CHUNK_BYTES, Want
 
 
@@ -82,24 +83,93 @@ class Recent:
 
 
 class Pacer:
-    """Spreads bytes over time: after `n` bytes the next may go `n / bytes_per_s` seconds later. No credit is saved."""
+    """Spreads bytes over time: after `n` bytes the next may go `n / rate` seconds later. No credit is saved.
+
+    The rate is `bytes_per_s` at most, and yields to other traffic as LEDBAT does (RFC 6817): as long as `heed` is told of
+    a delay above TARGET_S it is halved every STEP_S, down to the share LEAST; otherwise it grows again by GAIN of the whole.
+    """
+
+    TARGET_S = 0.05
+    STEP_S = 0.1
+    GAIN = 1 / 16
+    LEAST = 1 / 64
 
     def __init__(self, bytes_per_s: float, clock: Clock) -> None:
         if bytes_per_s <= 0:
             raise ValueError(f"bytes_per_s must be positive, not {bytes_per_s}")
-        self._rate, self._clock = bytes_per_s, clock
-        self._free_at = clock.monotonic()
+        self._most, self._clock = bytes_per_s, clock
+        self._share = 1.0
+        self._free_at = self._heeded = clock.monotonic()
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second at present."""
+        return self._most * self._share
+
+    def heed(self, delay_s: float) -> None:
+        """How long the traffic that comes first has to wait at this moment."""
+        now = self._clock.monotonic()
+        if now - self._heeded < self.STEP_S:
+            return
+        self._heeded = now
+        late = delay_s > self.TARGET_S
+        self._share = max(self.LEAST, self._share / 2) if late else min(1.0, self._share + self.GAIN)
+
+    def due_in(self) -> float:
+        """Seconds until the next piece may go, 0 = now."""
+        return max(0.0, self._free_at - self._clock.monotonic())
 
     def ready(self) -> bool:
         """Whether the next piece may go now. For loops that have other work to do meanwhile."""
-        return self._clock.monotonic() >= self._free_at
+        return self.due_in() == 0
 
     def spent(self, size: int) -> None:
         """Note that `size` bytes went."""
-        self._free_at = max(self._free_at, self._clock.monotonic()) + size / self._rate
+        self._free_at = max(self._free_at, self._clock.monotonic()) + size / self.rate
 
     def wait(self, size: int) -> None:
         """Sleep until a piece of `size` bytes may go, and note it."""
-        if (delay := self._free_at - self._clock.monotonic()) > 0:
+        if delay := self.due_in():
             self._clock.sleep(delay)
         self.spent(size)
+
+
+class Fanout:
+    """What cameras asked for, sent at the pacer's rate, cameras in turn, each chunk to all of them together."""
+
+    def __init__(self, pacer: Pacer, clock: Clock) -> None:
+        self._pacer, self._clock = pacer, clock
+        self._recent = Recent()
+        self._wants: OrderedDict[str, Iterator[tuple[str, bytes]]] = OrderedDict()  # a camera's newest question only
+
+    def ask(self, camera: str, want: Want, path: Path) -> None:
+        """Raises as `answer`."""
+        self._wants[camera] = answer(want, path)
+
+    def due_in(self) -> float | None:
+        """Seconds until something may go, None = nothing was asked for."""
+        return self._pacer.due_in() if self._wants else None
+
+    def send(self, publish: Callable[[str, bytes], None], delay_s: float) -> int:
+        """What may go now; bytes sent. `delay_s`: how long frames wait. What `publish` (sha256, bytes) raises goes on:
+        then nothing is left to be sent, cameras ask again for what they lack.
+        """
+        self._pacer.heed(delay_s)
+        sent = 0
+        while self._wants and self._pacer.ready():
+            camera, pieces = self._wants.popitem(last=False)
+            item = next(pieces, None)
+            if item is None:
+                continue
+            self._wants[camera] = pieces
+            sha256, data = item
+            if not self._recent.first(sha256, self._clock.monotonic()):
+                continue
+            try:
+                publish(sha256, data)
+            except Unavailable:
+                self._wants.clear()
+                raise
+            self._pacer.spent(len(data))
+            sent += len(data)
+        return sent

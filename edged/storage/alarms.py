@@ -6,6 +6,7 @@ transaction. Does not guarantee that anybody looks.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from edged.storage import audit
@@ -15,7 +16,9 @@ AUTHOR = "edged"
 PRIVACY_LEAK = "privacy_leak"  # what should be hidden is to be seen
 PRIVACY_UNMEASURED = "privacy_unmeasured"  # nobody knows whether it is
 SCRUB_DOWN = "scrub_down"  # no scrub child can start: nothing is taken from any camera
-CODES = (SCRUB_DOWN, PRIVACY_LEAK, PRIVACY_UNMEASURED)
+DISK_FULL = "disk_full"  # no room for pictures; cameras keep them
+DISK_FAILED = "disk_failed"  # the disk took a write badly; cameras keep their pictures
+CODES = (SCRUB_DOWN, DISK_FULL, DISK_FAILED, PRIVACY_LEAK, PRIVACY_UNMEASURED)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ def clear(store: Store, code: str) -> bool:
         store.execute("update alarm set cleared = ? where code = ? and cleared is null", (store.clock.now(), code))
         audit.append(store, AUTHOR, "alarm.cleared", code)
     return True
+
+
+def clear_all(store: Store, codes: Collection[str]) -> list[str]:
+    """Those of `codes` that stood. One query when none does."""
+    return [a.code for a in standing(store) if a.code in codes and clear(store, a.code)]
 
 
 def standing(store: Store) -> list[Alarm]:

@@ -43,7 +43,6 @@ def header_of(properties: Mapping[str, str]) -> FrameHeader | None:
     try:
         return frame_of("gate", "frame", tuple(properties.items()), b"x", 1.0).header
     except Refused as e:
-        assert e.code == "bad_header"
         str(e).encode()  # it goes into the log and into rows
         return None
 
