@@ -1,0 +1,463 @@
+"""A disk that knows what a power cut would leave: fed with the calls of `trace.py`, it gives the trees that may be found.
+
+What is durable: the data and the size of a file up to the start of an fsync or fdatasync of that file that succeeded;
+a name (create, rename, link, unlink, mkdir) once its folder was synced. Nothing else is, not the name of a file that
+was synced, so it promises less than ext4 or XFS do. What is not durable is there or not:
+
+    data    none, all, or each 4096 bytes (or 512: torn writes) in any of the versions they had since the last sync
+    size    any that the file had or passed since; what is grown without its data is zeros; shrinking comes in order
+    names   none, all, the first k of each folder, or each by itself
+
+Not modelled: a disk that lies about a flush, damage to what was durable, an fsync that fails (raises Unmodelled),
+renames between folders (likewise). SQLite's `-shm` is left out: the next opener makes it anew.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Literal
+
+from tests.torture.trace import Call, Fd, Unmodelled
+
+Share = Literal["none", "all", "some"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How much of what is not durable is there. `unit`: bytes that the disk writes at once."""
+
+    name: str
+    data: Share
+    names: Share | Literal["first"]
+    unit: int = 4096
+
+
+CUTS = (
+    Cut("nothing", "none", "none"),
+    Cut("everything", "all", "all"),
+    Cut("data", "all", "none"),
+    Cut("names", "none", "all"),
+    Cut("pages", "some", "first"),
+    Cut("torn", "some", "some", unit=512),
+)
+
+
+@dataclass
+class File:
+    """`pending`: (offset, bytes) written or (size, None) set since the last sync, oldest first."""
+
+    durable: bytearray = field(default_factory=bytearray)
+    pending: list[tuple[int, bytes | None]] = field(default_factory=list)
+    size: int = 0
+    synced: int = 0  # how many changes ever left `pending`
+
+    def write(self, offset: int, data: bytes) -> None:
+        if data:
+            self.pending.append((offset, bytes(data)))
+            self.size = max(self.size, offset + len(data))
+
+    def resize(self, size: int) -> None:
+        if size != self.size:
+            self.pending.append((size, None))
+            self.size = size
+
+    def sync(self, upto: int) -> None:
+        """Make the first `upto` changes that there ever were durable."""
+        n = max(0, upto - self.synced)
+        for offset, data in self.pending[:n]:
+            if data is None:
+                _resize(self.durable, offset)
+            else:
+                _write(self.durable, offset, data)
+        del self.pending[:n]
+        self.synced += n
+
+    def after(self, cut: Cut, rng: random.Random) -> bytes:
+        """What is in it after a power cut."""
+        if not self.pending:
+            return bytes(self.durable)
+        share = cut.data
+        if share == "some" and rng.random() < 0.4:  # files differ: one may be all there, its neighbour not at all
+            share = rng.choice(("none", "all"))
+        content = bytearray(self.durable)
+        rounds = self._rounds()
+        kept = {"none": 1, "all": len(rounds), "some": rng.randint(1, len(rounds))}[share]
+        for i, (shrunk, changes) in enumerate(rounds[:kept]):
+            if shrunk is not None:
+                _resize(content, shrunk)
+            _apply(content, changes, share, cut.unit, rng, last=i == kept - 1)
+        return bytes(content)
+
+    def _rounds(self) -> list[tuple[int | None, list[tuple[int, bytes | None]]]]:
+        """The pending changes, split where the file shrank: [(size it shrank to, what grew or changed after), ...]."""
+        rounds: list[tuple[int | None, list[tuple[int, bytes | None]]]] = [(None, [])]
+        size = len(self.durable)
+        for offset, data in self.pending:
+            if data is None and offset < size:
+                rounds.append((offset, []))
+                size = offset
+            else:
+                rounds[-1][1].append((offset, data))
+                size = max(size, offset + len(data or b""))
+        return rounds
+
+
+@dataclass
+class Folder:
+    """`pending`: changes of names, each [(name, what it names then or None)], since the last sync."""
+
+    durable: dict[str, File | Folder] = field(default_factory=dict)
+    live: dict[str, File | Folder] = field(default_factory=dict)
+    pending: list[tuple[tuple[str, File | Folder | None], ...]] = field(default_factory=list)
+    synced: int = 0
+
+    def change(self, *names: tuple[str, File | Folder | None]) -> None:
+        self.pending.append(names)
+        _name(self.live, names)
+
+    def sync(self, upto: int) -> None:
+        n = max(0, upto - self.synced)
+        for names in self.pending[:n]:
+            _name(self.durable, names)
+        del self.pending[:n]
+        self.synced += n
+
+    def after(self, cut: Cut, rng: random.Random) -> dict[str, File | Folder]:
+        if not self.pending:
+            return self.durable
+        kept = {
+            "none": list,
+            "all": lambda: self.pending,
+            "first": lambda: self.pending[: rng.randint(0, len(self.pending))],
+            "some": lambda: [p for p in self.pending if rng.random() < 0.5],
+        }[cut.names]()
+        found = dict(self.durable)
+        for names in kept:
+            _name(found, names)
+        return found
+
+
+@dataclass
+class _Open:
+    node: File | Folder
+    at: int | None  # None: not known, since it may have been read from
+    append: bool
+    sync: bool
+
+
+class Disk:
+    """Everything under `root`, an absolute path; other files do not exist. Promises come by descriptor `tell`."""
+
+    def __init__(self, root: str, *, tell: int = 9, tree: Mapping[str, bytes | None] | None = None) -> None:
+        self.root = PurePosixPath(root)
+        self.top = Folder()
+        self.told: list[str] = []
+        self._tell = tell
+        self._fds: dict[int, _Open] = {}
+        self._syncing: dict[int, tuple[File | Folder, int]] = {}
+        for path, content in sorted((tree or {}).items()):
+            node: File | Folder = Folder() if content is None else File(bytearray(content), size=len(content))
+            folder, name = self._folder(self.root / path)
+            folder.change((name, node))
+            folder.sync(folder.synced + 1)
+
+    def take(self, call: Call) -> bool:
+        """Take one moment in; True if a power cut right after it may differ from one right before."""
+        start = call.answer is None
+        name, words = call.name, call.words
+        if start:
+            if name == "write" and self._fd(words) == self._tell:
+                self.told += words[1].decode().splitlines()
+                return True
+            if name == "close":  # its number is free before its end is seen
+                self._fds.pop(self._fd(words), None)
+            elif name in ("fsync", "fdatasync") and (opened := self._opened(words)) is not None:
+                self._syncing[call.pid] = (opened.node, opened.node.synced + len(opened.node.pending))
+            return False
+        syncing = self._syncing.pop(call.pid, None) if name in ("fsync", "fdatasync") else None
+        if call.answer < 0:
+            if syncing is not None:
+                raise Unmodelled(f"line {call.line}: a sync failed")
+            return False
+        if syncing is not None:
+            before = syncing[0].synced
+            syncing[0].sync(syncing[1])
+            return syncing[0].synced != before
+        action = getattr(self, f"_{name}", None)
+        if action is not None:
+            return bool(action(call, words))
+        self._require_harmless(call)
+        return False
+
+    def died(self, live: Mapping[str, bytes | None]) -> None:
+        """The process was killed and left `live`: what calls that never ended did is seen, and not durable."""
+        self._fds.clear()
+        self._syncing.clear()
+        seen = self.tree(CUTS[1], random.Random(0))
+        for path in sorted(seen.keys() - live.keys(), reverse=True):
+            self._place(str(self.root / path).encode(), None)
+        for path, content in sorted(live.items()):
+            if path not in seen:
+                self._place(str(self.root / path).encode(), Folder() if content is None else File())
+            folder, name = self._folder(self.root / path)
+            node = folder.live[name]
+            if isinstance(node, File) and content != seen.get(path, b""):
+                assert content is not None
+                node.resize(len(content))
+                node.write(0, content)
+
+    def tree(self, cut: Cut, rng: random.Random) -> dict[str, bytes | None]:
+        """A tree that may be found after a power cut now: path below the root -> content, None for a folder."""
+        found: dict[str, bytes | None] = {}
+        self._walk(self.top, "", cut, rng, found)
+        return found
+
+    def _walk(self, folder: Folder, path: str, cut: Cut, rng: random.Random, found: dict[str, bytes | None]) -> None:
+        for name, node in sorted(folder.after(cut, rng).items()):
+            if isinstance(node, Folder):
+                found[path + name] = None
+                self._walk(node, f"{path}{name}/", cut, rng, found)
+            elif not name.endswith("-shm"):
+                found[path + name] = node.after(cut, rng)
+
+    # --- calls, by their names; each returns whether it changed anything ----------------------------------------------
+
+    def _openat(self, call: Call, words: tuple) -> bool:
+        return self._open(call, (self._join(words[0], words[1]), *words[2:]))
+
+    def _open(self, call: Call, words: tuple) -> bool:
+        path, flags = self._path(words[0]), words[1].split("|")
+        if path is None:
+            self._fds.pop(call.answer, None)
+            return False
+        folder, name = self._folder(path) if path != self.root else (None, "")
+        node = self.top if folder is None else folder.live.get(name)
+        changed = False
+        if node is None:
+            if "O_CREAT" not in flags or folder is None:
+                raise Unmodelled(f"line {call.line}: {path} was opened and never made")
+            node = File()
+            folder.change((name, node))
+            changed = True
+        elif "O_TRUNC" in flags and isinstance(node, File) and node.size:
+            node.resize(0)
+            changed = True
+        readable = "O_RDWR" in flags
+        sync = "O_SYNC" in flags or "O_DSYNC" in flags
+        self._fds[call.answer] = _Open(node, None if readable else 0, "O_APPEND" in flags, sync)
+        return changed
+
+    def _dup(self, call: Call, words: tuple) -> bool:
+        opened = self._opened(words)
+        if opened is not None:
+            self._fds[call.answer] = opened
+        return False
+
+    _dup2 = _dup3 = _dup
+
+    def _fcntl(self, call: Call, words: tuple) -> bool:
+        return self._dup(call, words) if str(words[1]).startswith("F_DUPFD") else False
+
+    def _lseek(self, call: Call, words: tuple) -> bool:
+        opened = self._opened(words)
+        if opened is not None:
+            opened.at = call.answer
+        return False
+
+    def _write(self, call: Call, words: tuple) -> bool:
+        opened = self._opened(words)
+        if opened is None:
+            return False
+        offset = opened.node.size if opened.append else opened.at
+        if offset is None:
+            raise Unmodelled(f"line {call.line}: where a write to a file opened for reading goes is not known")
+        opened.at = offset + call.answer
+        return self._put(opened, offset, words[1][: call.answer])
+
+    _writev = _write
+
+    def _pwrite64(self, call: Call, words: tuple) -> bool:
+        opened = self._opened(words)
+        return opened is not None and self._put(opened, int(words[3]), words[1][: call.answer])
+
+    _pwritev = _pwritev2 = _pwrite64
+
+    def _put(self, opened: _Open, offset: int, data: bytes) -> bool:
+        opened.node.write(offset, data)
+        if opened.sync:
+            opened.node.sync(opened.node.synced + len(opened.node.pending))
+        return True
+
+    def _ftruncate(self, call: Call, words: tuple) -> bool:
+        opened = self._opened(words)
+        if opened is not None:
+            opened.node.resize(int(words[1]))
+        return opened is not None
+
+    def _fallocate(self, call: Call, words: tuple) -> bool:
+        opened = self._opened(words)
+        if opened is None:
+            return False
+        if words[1] not in ("0", "FALLOC_FL_KEEP_SIZE"):
+            raise Unmodelled(f"line {call.line}: fallocate {words[1]}")
+        if words[1] == "0":
+            opened.node.resize(max(opened.node.size, int(words[2]) + int(words[3])))
+        return True
+
+    def _mkdir(self, call: Call, words: tuple) -> bool:
+        return self._place(words[0], Folder())
+
+    def _mkdirat(self, call: Call, words: tuple) -> bool:
+        return self._place(self._join(words[0], words[1]), Folder())
+
+    def _unlink(self, call: Call, words: tuple) -> bool:
+        return self._place(words[0], None)
+
+    _rmdir = _unlink
+
+    def _unlinkat(self, call: Call, words: tuple) -> bool:
+        return self._place(self._join(words[0], words[1]), None)
+
+    def _rename(self, call: Call, words: tuple) -> bool:
+        return self._move(call, words[0], words[1], keep=False)
+
+    def _renameat(self, call: Call, words: tuple) -> bool:
+        if len(words) > 4 and words[4] not in ("0", "RENAME_NOREPLACE"):
+            raise Unmodelled(f"line {call.line}: renameat2 {words[4]}")
+        return self._move(call, self._join(words[0], words[1]), self._join(words[2], words[3]), keep=False)
+
+    _renameat2 = _renameat
+
+    def _link(self, call: Call, words: tuple) -> bool:
+        return self._move(call, words[0], words[1], keep=True)
+
+    def _linkat(self, call: Call, words: tuple) -> bool:
+        return self._move(call, self._join(words[0], words[1]), self._join(words[2], words[3]), keep=True)
+
+    def _mmap(self, call: Call, words: tuple) -> bool:
+        opened = words[4] if len(words) > 4 else None
+        if isinstance(opened, Fd) and "MAP_SHARED" in str(words[3]) and "PROT_WRITE" in str(words[2]):
+            path = self._path(opened.path.encode())
+            if path is not None and not path.name.endswith("-shm"):
+                raise Unmodelled(f"line {call.line}: {path} is written through memory")
+        return False
+
+    # --- names ---------------------------------------------------------------------------------------------------------
+
+    def _place(self, name: bytes, node: File | Folder | None) -> bool:
+        path = self._path(name)
+        if path is None:
+            return False
+        folder, last = self._folder(path)
+        folder.change((last, node))
+        return True
+
+    def _move(self, call: Call, old: bytes, new: bytes, *, keep: bool) -> bool:
+        a, b = self._path(old), self._path(new)
+        if a is None and b is None:
+            return False
+        if a is None or b is None or a.parent != b.parent:
+            raise Unmodelled(f"line {call.line}: {old!r} goes to another folder, {new!r}")
+        folder, _ = self._folder(a)
+        node = folder.live[a.name]
+        folder.change((b.name, node)) if keep else folder.change((a.name, None), (b.name, node))
+        return True
+
+    def _folder(self, path: PurePosixPath) -> tuple[Folder, str]:
+        *parents, last = path.relative_to(self.root).parts
+        folder = self.top
+        for name in parents:
+            below = folder.live[name]
+            assert isinstance(below, Folder), path
+            folder = below
+        return folder, last
+
+    def _join(self, base: object, name: bytes) -> bytes:
+        assert isinstance(base, Fd)
+        return name if name.startswith(b"/") else f"{base.path}/".encode() + name
+
+    def _path(self, name: bytes) -> PurePosixPath | None:
+        """The path if it is on this disk. Relative ones are not: the workload is given an absolute folder."""
+        path = PurePosixPath(name.decode(errors="replace"))
+        return path if path.is_relative_to(self.root) else None
+
+    def _fd(self, words: tuple) -> int:
+        return words[0].number if words and isinstance(words[0], Fd) else -1
+
+    def _opened(self, words: tuple) -> _Open | None:
+        opened = self._fds.get(self._fd(words))
+        if opened is None and isinstance(words[0], Fd) and self._path(words[0].path.encode()) is not None:
+            raise Unmodelled(f"{words[0]} is on the disk but was never opened")
+        return opened
+
+    def _require_harmless(self, call: Call) -> None:
+        if call.name in ("close", "fsync", "fdatasync", "sync_file_range", "creat", "sync", "syncfs"):
+            if call.name in ("creat", "sync", "syncfs"):
+                raise Unmodelled(f"line {call.line}: {call.name}")
+            return
+        for word in call.words:
+            path = (
+                word.path if isinstance(word, Fd) else word.decode(errors="replace") if isinstance(word, bytes) else ""
+            )
+            if path and self._path(path.encode()) is not None:
+                raise Unmodelled(f"line {call.line}: {call.name} on {path}")
+
+
+def _write(content: bytearray, offset: int, data: bytes) -> None:
+    if len(content) < offset:
+        content.extend(bytes(offset - len(content)))
+    content[offset : offset + len(data)] = data
+
+
+def _resize(content: bytearray, size: int) -> None:
+    if size < len(content):
+        del content[size:]
+    else:
+        content.extend(bytes(size - len(content)))
+
+
+def _name(names: dict[str, File | Folder], changes: Iterable[tuple[str, File | Folder | None]]) -> None:
+    for name, node in changes:
+        if node is None:
+            names.pop(name, None)
+        else:
+            names[name] = node
+
+
+def _apply(
+    content: bytearray,
+    changes: list[tuple[int, bytes | None]],
+    share: Share,
+    unit: int,
+    rng: random.Random,
+    *,
+    last: bool,
+) -> None:
+    """Put what is kept of `changes`, none of which shrinks, into `content`; its size too is any it may have."""
+    start = len(content)
+    ends = [offset + len(data or b"") for offset, data in changes]
+    full = max([start, *ends])
+    if share == "all":
+        for offset, data in changes:
+            if data is not None:
+                _write(content, offset, data)
+    elif share == "some":
+        versions: dict[int, list[int]] = {}
+        for i, (offset, data) in enumerate(changes):
+            if data is not None:
+                for block in range(offset // unit, (offset + len(data) - 1) // unit + 1):
+                    versions.setdefault(block, []).append(i)
+        for block, of in versions.items():
+            for i in of[: rng.randint(0, len(of))]:
+                offset, data = changes[i]
+                assert data is not None
+                a, b = max(offset, block * unit), min(offset + len(data), (block + 1) * unit)
+                _write(content, a, data[a - offset : b - offset])
+    size = full
+    if last and share != "all":
+        middle = start + rng.randrange(full - start + 1) // unit * unit
+        size = rng.choice((start, full) if share == "none" else (start, full, full, middle, *ends[-3:]))
+    _resize(content, max(size, start))

@@ -1,0 +1,223 @@
+"""Power cuts, simulated: a workload's calls are replayed without what was not synced, and the store must keep its word.
+
+    python -m tests.torture.power [--cuts N] [--seed S] [--part NAME]... [--controls]
+
+`record` runs `workload.py` under strace; `cut` replays the calls onto a model disk (`disk.py`), stops at points of the
+trace, writes the tree that a cut at that point may leave, opens it as a start of the daemon does and compares it with
+what the workload had been told by then (`told.py`). One point in `--again` is not only opened: the workload goes on from that
+tree, recorded, and is cut again, recovery included. Results are reproducible from the trace; the trace depends on how
+threads took turns. Says what it did and what was broken; exit 1 when a promise was broken or a control was not caught.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edged.clock import stopwatch
+from tests.torture import disk, told, trace, workload
+
+HERE = Path(__file__).parents[2]
+SITE = "site"
+Tree = Mapping[str, bytes | None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The calls of one process, and the files as it left them."""
+
+    calls: Path
+    left: Tree
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Processes that followed each other on one disk; all but the last were killed. `tree`: what they began with, `told`
+    what had been told before.
+    """
+
+    root: str
+    runs: tuple[Run, ...]
+    tree: Tree
+    told: tuple[str, ...]
+
+
+@dataclass
+class Result:
+    """Counts of cuts by kind, and of promises that were compared; what was broken: (where, sentences)."""
+
+    cuts: Counter[str] = field(default_factory=Counter)
+    points: int = 0
+    promises: int = 0
+    broken: list[tuple[str, list[str]]] = field(default_factory=list)
+
+    def add(self, other: Result) -> None:
+        self.cuts += other.cuts
+        self.points += other.points
+        self.promises += other.promises
+        self.broken += other.broken
+
+
+Start = tuple[Tree, tuple[str, ...]]  # a tree, and what had been told
+
+
+def record(
+    folder: Path,
+    part: str,
+    seed: int,
+    *,
+    frames: int,
+    broken: str = "",
+    start: Start = ({}, ()),
+    kills: Sequence[str] = (),
+) -> Recording:
+    """Run one part of the workload under strace in `folder`, killed and run again for each of `kills`."""
+    root = folder / "disk"
+    write(root, start[0])
+    command = [sys.executable, "-m", "tests.torture.workload", str(root / SITE), "--seed", str(seed), "--part", part]
+    command += ["--frames", str(frames), "--tell", "9", *(["--broken", broken] if broken else [])]
+    runs = []
+    for n, kill in enumerate((*kills, "")):
+        calls = folder / f"calls-{n}"
+        trace.record(command, calls, tell=folder / "told", cwd=HERE, kill=kill)
+        runs.append(Run(calls, read(root)))
+    return Recording(str(root), tuple(runs), *start)
+
+
+def points(recording: Recording) -> Iterator[tuple[str, disk.Disk]]:
+    """The model disk at every moment at which a cut differs from one a moment before: (where, disk)."""
+    model = disk.Disk(recording.root, tree=recording.tree)
+    model.told += recording.told
+    for run in recording.runs:
+        for call in trace.read(run.calls):
+            if model.take(call):
+                yield f"{run.calls.name}:{call.line} after {call.name}", model
+        model.died(run.left)
+
+
+def cut(
+    recording: Recording, scratch: Path, *, seed: int, cuts: int, enough: int = 20, again: list[Start] | None = None
+) -> Result:
+    """About `cuts` cuts, spread over all points and kinds by `seed`; stops after `enough` broken ones.
+
+    `again` gets some of the trees, each with what had been told.
+    """
+    rng = random.Random(seed)
+    result = Result(points=sum(1 for _ in points(recording)))
+    chance = min(1.0, cuts / (result.points * len(disk.CUTS)))
+    for where, model in points(recording):
+        for kind in disk.CUTS:
+            if rng.random() >= chance:
+                continue
+            tree, said = model.tree(kind, rng), tuple(model.told)
+            write(scratch, tree)
+            result.cuts[kind.name] += 1
+            result.promises += len(said)
+            if sentences := told.verify(scratch / SITE, said):
+                result.broken.append((f"{where}, {kind.name}", sentences))
+            if again is not None and rng.random() < 3 / cuts:
+                again.append((tree, said))
+        if len(result.broken) >= enough:
+            break
+    return result
+
+
+def read(folder: Path) -> Tree:
+    """What is under `folder`, but for SQLite's shared memory."""
+    return {
+        str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes()
+        for path in folder.rglob("*")
+        if not path.name.endswith("-shm")
+    }
+
+
+def write(folder: Path, tree: Tree) -> None:
+    """Make `folder` hold exactly the tree."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True)
+    for path, content in sorted(tree.items()):
+        if content is None:
+            (folder / path).mkdir(mode=0o700)
+        else:
+            (folder / path).write_bytes(content)
+            (folder / path).chmod(0o600)
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder in memory where there is one: what is written there need not survive."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="edged-cut-", dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+def campaign(part: str, *, seed: int, cuts: int, frames: int = 12, broken: str = "", rounds: int = 1) -> Result:
+    """Cut one part of the workload `cuts` times or so.
+
+    In later rounds it goes on from trees that cuts of the round before left, and its process is killed once or twice before
+    the power is cut: what a killed process wrote is seen by the next, and yet not durable.
+    """
+    result = Result()
+    rng = random.Random(seed)
+    with scratch() as folder:
+        starts: list[Start] = [({}, ())]
+        for round_ in range(rounds):
+            left: list[Start] = []
+            for start in starts:
+                kills = [f"{rng.choice(KILLS)}:when={rng.randint(1, 12)}" for _ in range(round_)]
+                recording = record(folder, part, seed, frames=frames, broken=broken, start=start, kills=kills)
+                share = max(1, cuts // rounds // len(starts))
+                result.add(cut(recording, folder / "cut", seed=seed + round_, cuts=share, again=left))
+            starts = left[:3] or [({}, ())]
+    return result
+
+
+KILLS = ("fsync", "fdatasync", "pwrite64", "rename", "unlink")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cuts", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--frames", type=int, default=12, help="of each ingest of the workload")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--part", action="append", choices=workload.PARTS)
+    args = parser.parse_args()
+    if reason := trace.missing():
+        print(f"power: not run: {reason}")
+        return 75
+    bad = False
+    parts = args.part or list(workload.PARTS)
+    for part in parts:
+        cuts = args.cuts // len(parts)
+        bad |= bool(_said(part, part, seed=args.seed, cuts=cuts, frames=args.frames, rounds=args.rounds).broken)
+    for name in workload.BROKEN:
+        bad |= not _said(f"control {name}", "all", seed=args.seed, cuts=300, broken=name).broken
+    return int(bad)
+
+
+def _said(title: str, part: str, **options: Any) -> Result:
+    start = stopwatch()
+    result = campaign(part, **options)
+    kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(result.cuts.items()))
+    print(
+        f"{title}: seed {options['seed']}, {result.cuts.total()} cuts at {result.points} points ({kinds}), "
+        f"{result.promises} promises looked at, {len(result.broken)} cuts broke one, {stopwatch() - start:.0f} s",
+        flush=True,
+    )
+    for where, sentences in result.broken[: 2 if "broken" in options else 20]:
+        print(f"  {where}: {'; '.join(sentences[:3])}", flush=True)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())
