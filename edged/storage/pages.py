@@ -1,0 +1,434 @@
+"""Rows out of a damaged SQLite file and its WAL, page by page, without SQLite: it stops at what it cannot trust, this
+goes on behind it. After https://www.sqlite.org/fileformat2.html (sections 1.6 "B-tree Pages", 2.1 "Record Format",
+4 "The Write-Ahead Log").
+
+Guarantees: on a sound file of our own schema it finds exactly the rows that SQLite finds; on a damaged one every row
+whose cell and record still parse and fit their table, wherever in the file, also where roots, the header or the way to
+them are gone. Reads only. Does not guarantee that a value was not changed inside its field: SQLite has no checksums.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Value = int | float | str | bytes | None
+Row = tuple[Value, ...]
+
+PAGE_BYTES = 4096  # SQLite's default, and ours
+_MAX_PAYLOAD = 1 << 30
+_WAL_MAGIC = {0x377F0682: "<", 0x377F0683: ">"}
+_WAL_HEAD, _FRAME_HEAD = 32, 24
+_TABLE_LEAF, _TABLE_INNER, _INDEX_LEAF, _INDEX_INNER = 0x0D, 0x05, 0x0A, 0x02
+
+
+@dataclass(frozen=True)
+class Table:
+    """What rows of a table look like. `columns` (name, type, not null, default) in the order of `create table`; `stored`:
+    the places of the columns in the order of the record; `rowid`: the place of the integer key, None if there is none.
+    """
+
+    name: str
+    columns: tuple[tuple[str, str, bool, Value], ...]
+    stored: tuple[int, ...]
+    rowid: int | None
+    without_rowid: bool
+    key: tuple[int, ...]
+    words: Mapping[int, frozenset[str]] = field(default_factory=dict)  # `check (column in (...))` by place
+
+    def row(self, record: Sequence[Value], rowid: int | None) -> Row | None:
+        """The record as a row of this table, None if it cannot be one. Columns that were added later may be missing."""
+        if not max(1, len(self.stored) - _ADDED) <= len(record) <= len(self.stored):
+            return None
+        row = [c[3] for c in self.columns]
+        for place, value in zip(self.stored, record, strict=False):
+            _, kind, not_null, _ = self.columns[place]
+            if place == self.rowid:
+                if value is not None:
+                    return None
+                value = rowid
+            elif value is None:
+                if not_null:
+                    return None
+            elif kind == "REAL" and type(value) is int:
+                value = float(value)  # SQLite stores a whole number in fewer bytes
+            elif type(value) is not _TYPES.get(kind, type(value)) or (
+                place in self.words and value not in self.words[place]
+            ):
+                return None
+            row[place] = value
+        return tuple(row)
+
+
+_TYPES: Mapping[str, type] = {"INTEGER": int, "REAL": float, "TEXT": str, "BLOB": bytes}
+_ADDED = 4  # most columns that versions added to one table
+_CHECK = re.compile(r"check\s*\(\s*(\w+)\s+in\s*\(([^)]*)\)\s*\)", re.IGNORECASE)
+
+
+def tables_of(conn: sqlite3.Connection) -> dict[str, Table]:
+    """The tables of an open, sound database."""
+    found: dict[str, Table] = {}
+    for name, without_rowid, sql in conn.execute(
+        "select l.name, l.wr, s.sql from pragma_table_list l join sqlite_schema s on s.name = l.name and s.type = 'table'"
+        " where l.schema = 'main' and l.type = 'table' and l.name not like 'sqlite_%'"
+    ).fetchall():
+        info = conn.execute(f'pragma table_info("{name}")').fetchall()
+        columns = tuple(
+            (c[1], str(c[2]).upper(), bool(c[3]), conn.execute(f"select {c[4] or 'null'}").fetchone()[0]) for c in info
+        )
+        key = tuple(c[0] for c in sorted((c for c in info if c[5]), key=lambda c: c[5]))
+        rowid = key[0] if not without_rowid and len(key) == 1 and columns[key[0]][1] == "INTEGER" else None
+        rest = tuple(i for i in range(len(columns)) if i not in key)
+        stored = (*key, *rest) if without_rowid else tuple(range(len(columns)))
+        places = {c[0]: i for i, c in enumerate(columns)}
+        words = {places[c]: frozenset(re.findall(r"'([^']*)'", list_)) for c, list_ in _CHECK.findall(sql)}
+        found[name] = Table(name, columns, stored, rowid, bool(without_rowid), key, words)
+    return found
+
+
+@dataclass(frozen=True)
+class Wal:
+    """What a WAL holds. `frames`: (page, offset of its image) of whole frames that were committed, in order, those
+    behind a broken one too; `broken`: frames between or before them that are not whole; `cut`: how many of `frames`
+    SQLite would apply.
+    """
+
+    frames: tuple[tuple[int, int], ...]
+    broken: int
+    cut: int
+
+
+def read_wal(raw: bytes) -> Wal:
+    """Walk a WAL. SQLite ends at the first frame that is not whole; this goes on, since each frame names the checksum
+    that the next one continues.
+    """
+    if len(raw) < _WAL_HEAD + _FRAME_HEAD:
+        return Wal((), 0, 0)
+    magic, _, size, _, salt_1, salt_2, sum_1, sum_2 = struct.unpack_from(">8I", raw)
+    order = _WAL_MAGIC.get(magic)
+    whole_head = order is not None and size == PAGE_BYTES and _checksum(raw[:24], order, (0, 0)) == (sum_1, sum_2)
+    order = order or "<"
+    salts: tuple[int, int] | None = (salt_1, salt_2) if whole_head else None
+    before: tuple[int, int] | None = (sum_1, sum_2) if whole_head else None
+    sound: list[tuple[int, int]] = []
+    pending: list[tuple[int, int]] = []
+    cut: int | None = None
+    broken = broken_pending = 0
+    offset = _WAL_HEAD
+    while offset + _FRAME_HEAD + PAGE_BYTES <= len(raw):
+        page, commit, s_1, s_2, c_1, c_2 = struct.unpack_from(">6I", raw, offset)
+        image = offset + _FRAME_HEAD
+        ok = (
+            before is not None
+            and page > 0
+            and salts in (None, (s_1, s_2))
+            and _checksum(raw[image : image + PAGE_BYTES], order, _checksum(raw[offset : offset + 8], order, before))
+            == (c_1, c_2)
+        )
+        if ok:
+            salts = (s_1, s_2)
+            pending.append((page, image))
+            if commit:
+                sound += pending
+                broken += broken_pending
+                pending, broken_pending = [], 0
+        else:
+            if salts is not None and (s_1, s_2) != salts and broken_pending > 8:
+                break  # frames of an earlier round of the file
+            if cut is None:
+                cut = len(sound)
+            broken_pending += 1
+        before = (c_1, c_2)
+        offset = image + PAGE_BYTES
+    return Wal(tuple(sound), broken, len(sound) if cut is None else cut)
+
+
+def _checksum(data: bytes, order: str, seed: tuple[int, int]) -> tuple[int, int]:
+    one, two = seed
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
+    for x, y in zip(words[::2], words[1::2], strict=True):
+        one = (one + x + two) & 0xFFFFFFFF
+        two = (two + y + one) & 0xFFFFFFFF
+    return one, two
+
+
+@dataclass
+class Found:
+    """`rows` of each table by key; `damaged`: pages that a table or an index lacks, or that do not parse whole."""
+
+    rows: dict[str, dict[Row, Row]] = field(default_factory=dict)
+    damaged: set[int] = field(default_factory=set)
+    pages: int = 0
+    wal_broken: int = 0
+
+
+def read(path: Path, tables: Mapping[str, Table], *, append_only: frozenset[str] = frozenset()) -> Found:
+    """Every row that can be read of the database at `path` with its `-wal`. Rows of tables in `append_only` are also
+    taken from older images of a page in WAL and file: they are never deleted, so the union is what there was; of two
+    versions of a row the later one is taken.
+    """
+    main = path.read_bytes()
+    wal_path = path.with_name(path.name + "-wal")
+    log = wal_path.read_bytes() if wal_path.exists() else b""
+    return _Reader(main, log, tables).all(append_only)
+
+
+_SCHEMA = Table(
+    "sqlite_schema",
+    tuple((n, "INTEGER" if n == "rootpage" else "TEXT", n != "sql", None)
+          for n in ("type", "name", "tbl_name", "rootpage", "sql")),
+    tuple(range(5)), None, False, (1,), {0: frozenset({"table", "index", "view", "trigger"})},
+)  # fmt: skip
+
+
+class _Reader:
+    def __init__(self, main: bytes, log: bytes, tables: Mapping[str, Table]) -> None:
+        self._main, self._log, self._tables = main, log, tables
+        self._wal = read_wal(log)
+        self._images: dict[int, list[int]] = {}
+        for page, place in self._wal.frames:
+            self._images.setdefault(page, []).append(place)
+        reserved = main[20] if len(main) >= 100 and main[:15] == b"SQLite format 3" else 0
+        self._usable = PAGE_BYTES - (reserved if reserved <= 64 else 0)
+        self.count = max([len(main) // PAGE_BYTES, *self._images])
+
+    def all(self, append_only: frozenset[str]) -> Found:
+        found = Found({name: {} for name in self._tables}, pages=self.count, wal_broken=self._wal.broken)
+        owner, seen = self._owners(found.damaged)
+        for page in range(1, self.count + 1):
+            if page not in seen and self.newest(page)[self._start(page)] in (_TABLE_LEAF, _INDEX_LEAF, _INDEX_INNER):
+                guessed = self._guess(page)
+                if guessed is not None:
+                    owner[page] = {guessed}
+        for page, table in ((p, self._tables[n]) for p in sorted(owner) for n in owner[p]):
+            versions = self.versions(page)
+            if table.name not in append_only:
+                versions = versions[-1:]
+            for image in versions:
+                rows, whole = self._rows(image, page, table)
+                found.rows[table.name].update(rows)
+                if image is versions[-1] and not whole:
+                    found.damaged.add(page)
+        return found
+
+    # pages
+
+    def versions(self, page: int) -> list[bytes]:
+        """The images of a page, the oldest first."""
+        start = (page - 1) * PAGE_BYTES
+        images = [self._main[start : start + PAGE_BYTES]] if start + PAGE_BYTES <= len(self._main) else []
+        images += [self._log[place : place + PAGE_BYTES] for place in self._images.get(page, ())]
+        return images or [bytes(PAGE_BYTES)]
+
+    def newest(self, page: int) -> bytes:
+        places = self._images.get(page)
+        if places:
+            return self._log[places[-1] : places[-1] + PAGE_BYTES]
+        return self.versions(page)[-1]
+
+    @staticmethod
+    def _start(page: int) -> int:
+        return 100 if page == 1 else 0
+
+    # who owns which page
+
+    def _owners(self, damaged: set[int]) -> tuple[dict[int, set[str]], set[int]]:
+        """Pages with rows by their table, and all that were reached from a root. A damaged page may lead into another
+        tree, so a page may have several."""
+        owner: dict[int, set[str]] = {}
+        seen: set[int] = set()
+        leaves = list(self._walk(1, False, seen, damaged))
+        if damaged:  # the schema's other pages are known by their looks
+            leaves += [p for p in range(2, self.count + 1) if p not in seen and self._is_schema(p)]
+            seen.update(leaves)
+        for leaf in leaves:
+            rows, whole = self._rows(self.newest(leaf), leaf, _SCHEMA)
+            if not whole:
+                damaged.add(leaf)
+            for kind, name, _, root, _ in rows.values():
+                if not isinstance(root, int) or not 1 < root <= self.count:
+                    continue
+                table = self._tables.get(str(name)) if kind == "table" else None
+                index = kind == "index" or (table is not None and table.without_rowid)
+                for page in self._walk(root, index, seen, damaged):
+                    if table is not None:
+                        owner.setdefault(page, set()).add(table.name)
+        return owner, seen
+
+    def _is_schema(self, page: int) -> bool:
+        image = self.newest(page)
+        if image[0] != _TABLE_LEAF:
+            return False
+        records = list(self._records(image, 0))
+        return 0 < len(records) < 2 * sum(r is not None and _SCHEMA.row(r[1], r[0]) is not None for r in records)
+
+    def _walk(self, root: int, index: bool, seen: set[int], damaged: set[int]) -> Iterator[int]:
+        """The pages with rows under a root. What is no page of this kind of tree is damaged."""
+        leaf, inner = (_INDEX_LEAF, _INDEX_INNER) if index else (_TABLE_LEAF, _TABLE_INNER)
+        waiting, mine = [root], set[int]()
+        while waiting:
+            page = waiting.pop()
+            if page in mine:
+                continue
+            mine.add(page)
+            image = self.newest(page) if 1 <= page <= self.count else b""
+            start = self._start(page)
+            kind = image[start] if image else -1
+            if kind not in (leaf, inner):
+                damaged.add(page)  # not seen: what lies there may still be known by its looks
+                continue
+            seen.add(page)
+            if kind == inner:
+                below = [struct.unpack_from(">I", image, cell)[0] for cell in self._cells(image, start, 4)]
+                waiting += [*below, struct.unpack_from(">I", image, start + 8)[0]]
+            if kind == leaf or index:
+                yield page
+
+    def _guess(self, page: int) -> str | None:
+        """The table that all records of a page fit, if there is one: of several the one with just so many columns."""
+        image, start = self.newest(page), self._start(page)
+        records = [r for r in self._records(image, start) if r is not None]
+        if not records:
+            return None
+        by_rowid = image[start] == _TABLE_LEAF
+        fits: list[tuple[int, int, str]] = []
+        for table in self._tables.values():
+            if table.without_rowid == by_rowid or (table.without_rowid and len(table.columns) < 5):
+                continue  # an index entry has four columns at most, and must not be taken for a row
+            rows = [table.row(record, rowid) for rowid, record in records]
+            good = sum(row is not None for row in rows)
+            if good * 2 > len(rows):
+                exact = sum(len(record) == len(table.stored) for _, record in records)
+                fits.append((good * 2 + exact, len(table.words), table.name))
+        return max(fits)[2] if fits else None
+
+    # cells and records
+
+    def _rows(self, image: bytes, page: int, table: Table) -> tuple[dict[Row, Row], bool]:
+        """The rows of a page by their key, and whether all of its cells are rows."""
+        start = self._start(page)
+        kinds = (_INDEX_LEAF, _INDEX_INNER) if table.without_rowid else (_TABLE_LEAF,)
+        if image[start] not in kinds:
+            return {}, False
+        rows: dict[Row, Row] = {}
+        whole = True
+        for record in self._records(image, start):
+            row = None if record is None else table.row(record[1], record[0])
+            if row is None:
+                whole = False
+            else:
+                rows[tuple(row[i] for i in table.key) or row] = row
+        return rows, whole
+
+    def _cells(self, image: bytes, start: int, least: int) -> list[int]:
+        """Where the cells begin; those outside the page are left out."""
+        kind = image[start]
+        n = struct.unpack_from(">H", image, start + 3)[0]
+        first = start + (12 if kind in (_TABLE_INNER, _INDEX_INNER) else 8)
+        n = min(n, (PAGE_BYTES - first) // 2)
+        return [
+            c for c in struct.unpack_from(f">{n}H", image, first) if first + 2 * n <= c <= self._usable - least
+        ]  # fmt: skip
+
+    def _records(self, image: bytes, start: int) -> Iterator[tuple[int | None, list[Value]] | None]:
+        """(rowid, values) of each cell, None for one that does not parse."""
+        kind = image[start]
+        cells = self._cells(image, start, 2)
+        lost = struct.unpack_from(">H", image, start + 3)[0] - len(cells)
+        for cell in cells:
+            try:
+                at = cell + (4 if kind == _INDEX_INNER else 0)
+                size, at = _varint(image, at)
+                rowid: int | None = None
+                if kind == _TABLE_LEAF:
+                    rowid, at = _varint(image, at)
+                yield rowid, _record(self._payload(image, at, size, kind == _TABLE_LEAF))
+            except (ValueError, IndexError, struct.error):
+                yield None
+        for _ in range(min(lost, PAGE_BYTES // 4)):
+            yield None
+
+    def _payload(self, image: bytes, at: int, size: int, table: bool) -> bytes:
+        """The bytes of a record, gathered from its overflow pages (section 1.6, "cell payload")."""
+        u = self._usable
+        most = u - 35 if table else (u - 12) * 64 // 255 - 23
+        if not 0 < size <= _MAX_PAYLOAD:
+            raise ValueError
+        local = size
+        if size > most:
+            least = (u - 12) * 32 // 255 - 23
+            local = least + (size - least) % (u - 4)
+            local = local if local <= most else least
+        if at + local + (4 if size > most else 0) > u:
+            raise ValueError
+        parts, have = [image[at : at + local]], local
+        following = struct.unpack_from(">I", image, at + local)[0] if size > most else 0
+        visited: set[int] = set()
+        while have < size:
+            if not 1 < following <= self.count or following in visited:
+                raise ValueError
+            visited.add(following)
+            page = self.newest(following)
+            if not any(page):
+                raise ValueError
+            part = page[4 : min(u, 4 + size - have)]
+            parts.append(part)
+            have += len(part)
+            following = struct.unpack_from(">I", page)[0]
+        return b"".join(parts)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A variable-length integer (64 bit, two's complement) and where it ends."""
+    value = 0
+    for i in range(8):
+        byte = data[at + i]
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:
+            return value, at + i + 1
+    value = value << 8 | data[at + 8]
+    return value - (1 << 64) if value >> 63 else value, at + 9
+
+
+_INT_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
+
+
+def _record(payload: bytes) -> list[Value]:
+    """The values of a record; raises ValueError unless it is whole and used to its end."""
+    head, at = _varint(payload, 0)
+    if not at <= head <= len(payload):
+        raise ValueError
+    types: list[int] = []
+    while at < head:
+        kind, at = _varint(payload, at)
+        types.append(kind)
+    if at != head:
+        raise ValueError
+    values: list[Value] = []
+    for kind in types:
+        if kind == 0:
+            values.append(None)
+            continue
+        if kind in (8, 9):
+            values.append(kind - 8)
+            continue
+        size = _INT_BYTES.get(kind) or (8 if kind == 7 else (kind - 12) // 2 if kind >= 12 else -1)
+        if size < 0 or at + size > len(payload):
+            raise ValueError
+        part = payload[at : at + size]
+        at += size
+        if kind == 7:
+            values.append(struct.unpack(">d", part)[0])
+        elif kind < 7:
+            values.append(int.from_bytes(part, "big", signed=True))
+        elif kind % 2:
+            values.append(part.decode("utf-8"))  # UnicodeDecodeError is a ValueError
+        else:
+            values.append(part)
+    if at != len(payload):
+        raise ValueError
+    return values
