@@ -86,10 +86,13 @@ def _samples(store: Store) -> Iterator[Finding]:
 
 
 def _keys(store: Store) -> Iterator[Finding]:
-    for row in store.rows("select id from data_key where (wrapped is null) <> (destroyed is not null)"):
-        yield Finding("half_destroyed", row["id"], f"data key {row['id']} is half destroyed")
+    if store.has_key:
+        for trouble in store.seal.trouble(store):
+            yield Finding(trouble.code, "keyring", trouble.text)
+        for key_id in store.seal.half_destroyed(store):
+            yield Finding("half_destroyed", key_id, f"data key {key_id} is half destroyed")
     for row in store.rows(
-        "select distinct key_id from object where key_id in (select id from data_key where wrapped is null)"
+        "select distinct key_id from object where key_id in (select id from data_key where destroyed is not null)"
     ):
         yield Finding("key_destroyed", row[0], f"objects are sealed by data key {row[0]}, which was destroyed")
 

@@ -102,14 +102,9 @@ def erase(store: Store, camera: str, day: str, *, actor: str) -> int:
         ]
         ids = [r["id"] for k in keys for r in store.rows("select id from object where key_id = ?", (k,))]
         forget(store, ids)
-        store.execute_many(
-            "update data_key set wrapped = null, destroyed = ? where id = ?", [(store.clock.now(), k) for k in keys]
-        )
+        store.seal.condemn(store, keys)
         audit.append(store, actor, "erase", f"{camera}/{day}", {"keys": len(keys), "objects": len(ids)})
-    if store.has_key:
-        for k in keys:
-            store.seal.forget(k)
-    store.rows("pragma wal_checkpoint(truncate)")  # the wrapped key must not stay behind in the WAL
+    store.seal.destroy(store, keys)
     return len(ids)
 
 

@@ -13,3 +13,78 @@ create table segment (
 alter table object add column segment integer references segment (number);
 alter table object add column place integer;
 create index object_segment on object (segment);
+
+-- Retention walks a camera's objects in the order they came in (rowid), not by a clock that may be wrong.
+drop index object_created;
+create index object_camera on object (camera);
+
+-- What each camera has in the store, and what came in per hour: kept by triggers, so that nobody has to add up all rows.
+-- They do not see `insert or replace`: nothing writes objects so.
+create table holding (
+    camera      text primary key,
+    objects     integer not null,
+    bytes       integer not null
+) strict, without rowid;
+create table intake (
+    camera      text not null,
+    hour        integer not null,           -- hours since 1970 by the box's clock
+    bytes       integer not null,
+    primary key (camera, hour)
+) strict, without rowid;
+insert into holding select camera, count(*), sum(size) from object group by camera;
+insert into intake select camera, cast(created / 3600 as integer), sum(size) from object group by 1, 2;
+create trigger object_in after insert on object begin
+    insert into holding values (new.camera, 1, new.size)
+        on conflict do update set objects = objects + 1, bytes = bytes + new.size;
+    insert into intake values (new.camera, cast(new.created / 3600 as integer), new.size)
+        on conflict do update set bytes = bytes + new.size;
+end;
+create trigger object_out after delete on object begin
+    update holding set objects = objects - 1, bytes = bytes - old.size where camera = old.camera;
+end;
+create trigger object_resized after update of size on object when new.size <> old.size begin
+    update holding set bytes = bytes + new.size - old.size where camera = old.camera;
+end;
+
+-- Objects with a rowid up to `n` had come in by `last`, in seconds that the box counted itself (storage/ageing.py).
+create table arrival (
+    n           integer primary key,
+    first       real not null,
+    last        real not null
+) strict;
+
+-- What retention remembers from run to run, by name.
+create table ageing (
+    name        text primary key,
+    value       real not null
+) strict, without rowid;
+
+-- Data keys that an erasure still has to destroy, once what else they seal was sealed anew.
+create table doomed_key (
+    id          text primary key,
+    request     integer not null references request (id)
+) strict, without rowid;
+
+-- The bytes of data keys left for the keyring (storage/keyring.py): `wrapped` is null but in a store that was not opened
+-- with its site key since. A camera and day may have several live keys; the newest of the keyring seals.
+drop index data_key_of;
+create index data_key_of on data_key (camera, day) where destroyed is null;
+
+-- Numbers that only grow. 'catalogue' counts starts, as the keyring does: an older edged.db put back is known by it.
+create table mark (
+    name        text primary key,
+    value       integer not null
+) strict, without rowid;
+
+-- What the daemon measures of itself and rises and falls, for the page: the newest value of each name.
+create table gauge (
+    name        text primary key,
+    value       real not null,
+    ts          real not null               -- when it was written
+) strict, without rowid;
+
+-- Labels are counted as they come, since a label that is undone must not make a total fall.
+insert into counter select 'labels:' || source, count(*) from label group by source;
+create trigger label_counted after insert on label begin
+    insert into counter values ('labels:' || new.source, 1) on conflict do update set n = n + 1;
+end;

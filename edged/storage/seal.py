@@ -1,9 +1,12 @@
-"""Sealing: AES-256-GCM, a data key per camera and UTC day of receipt, wrapped by the site key.
+"""Sealing: AES-256-GCM, a data key per camera and UTC day of receipt, kept in the keyring (keyring.py).
 
-Guarantees: what opens is what was sealed under that very id, camera, kind and data key: a swapped, renamed, shortened
-or damaged object is Corrupt. Without the site key nothing opens; once a data key is destroyed nothing it sealed opens
-again, in this store or in a backup of its objects. Does not guarantee: anything against someone who holds the site key
-and a backup of the catalogue taken before the destruction.
+Guarantees: what opens is what was sealed under that very id, camera, kind, day and data key: a swapped, renamed,
+shortened, rolled back or damaged object is Corrupt. Without the site key nothing opens; once a data key is destroyed
+nothing it sealed opens again, in this store or in a backup of its objects or of its catalogue. A data key is durable in
+both copies of the keyring, and known to the catalogue, before anything is sealed with it. Does not guarantee: anything
+against someone who holds the site key and a copy of the keyring from before the destruction.
+
+Order of locks: never wait for the catalogue while holding the keyring; the other way round is allowed.
 
 Nonces are random, 96 bits: a data key would have to seal 2^32 objects before NIST SP 800-38D section 8.3 objects; four
 regions at 30 frames/s are 13 million a day.
@@ -13,68 +16,37 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import logging
 import secrets
-import stat
+import threading
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from edged import durable
 from edged.errors import Corrupt, Misconfigured, Unavailable
+from edged.storage import keyring
+from edged.storage.keyring import Keyring, Trouble
+from edged.storage.sheet import Key, Ring
+from edged.storage.sitekey import KEY_BYTES, make_key, read_key
 
 if TYPE_CHECKING:
     from edged.storage.store import Store
 
-KEY_BYTES = 32
-_FILE_WORD = "edged-key-1"
-_OBJECT_MAGIC = b"EDO1"
+__all__ = ["KEY_BYTES", "OVERHEAD", "DataKey", "Listed", "Seal", "make_key", "read_key", "seal", "unseal"]
+
+_MAGIC = b"EDO2"
+_MAGIC_1 = b"EDO1"  # schema versions 1 to 3: no day in the AAD
 _NONCE = 12
 _TAG = 16
-OVERHEAD = len(_OBJECT_MAGIC) + _NONCE + _TAG
+OVERHEAD = len(_MAGIC) + _NONCE + _TAG
+_CATALOGUE = "catalogue"  # the row of `mark` that counts starts
 
-
-def make_key(path: Path) -> bytes:
-    """Make a key file (mode 0600) and return its key; raises Misconfigured rather than replace a file."""
-    key = secrets.token_bytes(KEY_BYTES)
-    line = f"{_FILE_WORD} {key.hex()} {_checksum(key)}\n"
-    try:
-        durable.write(path, line.encode(), mode=0o600, replace=False)
-    except FileExistsError as e:
-        raise Misconfigured(
-            f"{path} exists: a new key would make everything sealed with it unreadable",
-            code="key_exists", hint="keep it, or move it away by hand if you are sure",
-        ) from e  # fmt: skip
-    return key
-
-
-def read_key(path: Path) -> bytes:
-    """The 32 bytes of a key file; raises Misconfigured if it is missing, readable by others, or damaged."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        with os.fdopen(fd, "rb") as f:
-            mode = stat.S_IMODE(os.fstat(fd).st_mode)
-            content = f.read(4096)
-    except OSError as e:
-        raise Misconfigured(f"key file {path}: {e.strerror}", code="no_key", hint="edged init makes one") from e
-    if mode & 0o077:
-        raise Misconfigured(
-            f"key file {path} can be read by others (mode {mode:04o})", code="key_mode", hint=f"chmod 600 {path}"
-        )
-    damaged = Misconfigured(f"key file {path} is damaged", code="bad_key", hint="restore it from its copy")
-    try:
-        words = content.decode("ascii").removesuffix("\n").split(" ")
-        if len(words) != 3 or words[0] != _FILE_WORD:
-            raise damaged
-        key = bytes.fromhex(words[1])
-    except ValueError as e:
-        raise damaged from e
-    if len(key) != KEY_BYTES or key.hex() != words[1] or _checksum(key) != words[2]:
-        raise damaged
-    return key
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,63 +54,94 @@ class DataKey:
     """An open data key. `id` is its row."""
 
     id: str
+    camera: str
+    day: str
     cipher: AESGCM
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A data key that is there, without its bytes. `epoch` 1.. counts the keys of that camera and day."""
+
+    id: str
+    camera: str
+    day: str
+    epoch: int
+    created: float
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What `accept_catalogue` changed: keys that got a row, rows whose key is gone and that are destroyed now."""
+
+    found: tuple[str, ...]
+    lost: tuple[str, ...]
 
 
 class Seal:
     """Seals and opens with keys of one store. Holds opened data keys in memory; safe to share between threads."""
 
-    def __init__(self, site_key: bytes) -> None:
-        if len(site_key) != KEY_BYTES:
-            raise Misconfigured(f"a site key has {KEY_BYTES} bytes, not {len(site_key)}", code="bad_key")
-        self._site = AESGCM(site_key)
-        self._mark = hashlib.sha256(b"edged site key\0" + site_key).digest()[:8]
+    def __init__(self, site_key: bytes, copies: tuple[Path, Path]) -> None:
+        self.ring = Keyring(site_key, copies)
+        self._site_key = site_key
+        self._lock = threading.Lock()
         self._open: dict[str, DataKey] = {}
         self._of_day: dict[tuple[str, str], DataKey] = {}
 
-    def check_site_key(self, store: Store) -> None:
-        """Raises Misconfigured if the store's newest data key was wrapped by another site key."""
-        row = store.row("select wrapped from data_key where wrapped is not null order by created desc limit 1")
-        if row is not None and bytes(row["wrapped"])[: len(self._mark)] != self._mark:
-            raise Misconfigured(
-                "this store was sealed with another site key", code="wrong_key", hint="check storage.key_file"
-            )
+    def check_site_key(self, store: Store, *, accept_catalogue: bool = False) -> None:
+        """At every opening of a store: the keyring fits the site key and the catalogue; a writer mends what it can.
+
+        Raises Misconfigured("wrong_key"), Corrupt("keyring_lost"), Corrupt("catalogue_rolled_back") unless the older
+        catalogue is accepted. A store without a keyring, new or of an older version, gets one.
+        """
+        if store.readonly:
+            if self.ring.there():
+                self._require_newest(store)
+            return
+        if not self.ring.there():
+            self._require_new(store)
+            self._require_own_blobs(store)
+            self.ring.create()
+        self.ring.update(lambda ring: ring)  # makes the copies equal
+        self._take_blobs(store)
+        if accept_catalogue:
+            self.accept_catalogue(store)
+        self._require_newest(store)
+        self._finish_destroying(store)
 
     def key_for(self, store: Store, camera: str, day: str) -> DataKey:
         """The data key for what this camera sends on this day; made, durably, when it is the first."""
         known = self._of_day.get((camera, day))
-        if known is not None:
+        if known is not None and not self.ring.changed():
             return known
-        with store.transaction():
-            row = store.row(
-                "select id, wrapped from data_key where camera = ? and day = ? and destroyed is null", (camera, day)
-            )
-            if row is None:
-                key_id, key = secrets.token_hex(8), AESGCM.generate_key(256)
-                store.execute(
-                    "insert into data_key (id, camera, day, wrapped, created) values (?, ?, ?, ?, ?)",
-                    (key_id, camera, day, self._wrap(key, key_id, camera, day), store.clock.now()),
-                )
-                cipher = AESGCM(key)
-            elif row["wrapped"] is None:
-                raise Corrupt(f"data key {row['id']} is half destroyed", code="half_destroyed")
-            else:
-                key_id, cipher = row["id"], self._unwrap(bytes(row["wrapped"]), row["id"], camera, day)
-        made = DataKey(key_id, cipher)
-        self._open[key_id] = self._of_day[(camera, day)] = made
-        return made
+        found = self._live(store, self.ring.ring().of(camera, day))
+        if found is None or not self._has_row(store, found.id):
+            # Found without a row, it may be of a write that failed half way: written again before it is used.
+            found = self._made(store, camera, day, again=False)
+        return self._remember(found, of_day=True)
+
+    def fresh(self, store: Store, camera: str, day: str) -> DataKey:
+        """A new data key of this camera and day: what comes is sealed with it, the older ones still open theirs."""
+        return self._remember(self._made(store, camera, day, again=True), of_day=True)
 
     def key_of(self, store: Store, key_id: str) -> DataKey:
         """The data key of that id; raises Corrupt when it is gone or does not open."""
-        row = store.row("select camera, day, wrapped, destroyed from data_key where id = ?", (key_id,))
-        if row is None or row["wrapped"] is None:
+        row = store.row("select wrapped, destroyed from data_key where id = ?", (key_id,))
+        if row is not None and row["destroyed"] is not None:
             self.forget(key_id)
-            raise Corrupt(f"data key {key_id} is gone", code="key_destroyed")
+            raise Corrupt(f"data key {key_id} is destroyed", code="key_destroyed")
         known = self._open.get(key_id)
-        if known is None:
-            known = DataKey(key_id, self._unwrap(bytes(row["wrapped"]), key_id, row["camera"], row["day"]))
-            self._open[key_id] = known
-        return known
+        if known is not None:
+            return known
+        found = self.ring.ring().get(key_id)
+        if found is None:
+            damaged = row is not None and row["wrapped"] is not None
+            raise Corrupt(f"data key {key_id} is {'damaged' if damaged else 'gone'}", code="key_lost")
+        return self._remember(found)
+
+    def camera_of(self, store: Store, key_id: str) -> str:
+        """Whose data key it is. Raises as `key_of`."""
+        return self.key_of(store, key_id).camera
 
     def require_live(self, store: Store, key_id: str) -> None:
         """Inside the transaction that records objects: raises Unavailable if another process destroyed their key."""
@@ -147,40 +150,259 @@ class Seal:
             raise Unavailable("the data key was destroyed while the picture was being sealed", code="key_destroyed")
 
     def forget(self, key_id: str) -> None:
-        self._open.pop(key_id, None)
-        for of_day in [k for k, v in list(self._of_day.items()) if v.id == key_id]:
-            self._of_day.pop(of_day, None)
+        """Drop an open key from memory."""
+        with self._lock:
+            self._open.pop(key_id, None)
+            self._of_day = {k: v for k, v in self._of_day.items() if v.id != key_id}
 
-    def _wrap(self, key: bytes, key_id: str, camera: str, day: str) -> bytes:
-        nonce = secrets.token_bytes(_NONCE)
-        return self._mark + nonce + self._site.encrypt(nonce, key, _aad("edged data key 1", key_id, camera, day))
+    def keys(self, store: Store) -> list[Listed]:
+        """The data keys that are there, by camera, day and epoch."""
+        condemned = {r[0] for r in store.rows("select id from data_key where destroyed is not null")}
+        listed = [Listed(k.id, k.camera, k.day, k.epoch, k.created) for k in self.ring.ring().keys]
+        return sorted((k for k in listed if k.id not in condemned), key=lambda k: (k.camera, k.day, k.epoch))
 
-    def _unwrap(self, wrapped: bytes, key_id: str, camera: str, day: str) -> AESGCM:
-        start = len(self._mark)
-        if wrapped[:start] != self._mark:
-            raise Misconfigured(f"data key {key_id} was wrapped by another site key", code="wrong_key")
-        nonce, sealed = wrapped[start : start + _NONCE], wrapped[start + _NONCE :]
-        try:
-            return AESGCM(self._site.decrypt(nonce, sealed, _aad("edged data key 1", key_id, camera, day)))
-        except (InvalidTag, ValueError) as e:
-            raise Corrupt(f"data key {key_id} does not open: damaged or moved", code="bad_seal") from e
+    def condemn(self, store: Store, key_ids: Sequence[str]) -> None:
+        """Inside the caller's transaction: from its commit on nobody uses these keys; `destroy` them after it.
+
+        Should the process die between the two, the next opening of the store destroys them.
+        """
+        store.execute_many(
+            "update data_key set wrapped = null, destroyed = coalesce(destroyed, ?) where id = ?",
+            [(store.clock.now(), k) for k in key_ids],
+        )
+
+    def destroy(self, store: Store, key_ids: Sequence[str]) -> None:
+        """Destroy data keys for good, durably, in the catalogue and both copies of the keyring. Not in a transaction.
+
+        A copy that cannot be reached is written at the next opening or change that reaches it; until then `trouble`
+        says so.
+        """
+        gone = frozenset(key_ids)
+        with store.transaction():
+            if store.depth > 1:
+                raise RuntimeError("a destroyed key does not come back when the transaction does: destroy it after")
+            self.condemn(store, sorted(gone))
+        for key_id in gone:
+            self.forget(key_id)
+        self._drop(gone)
+
+    def destroy_unused(self, store: Store, before: str, used: Collection[str] = ()) -> list[str]:
+        """Destroy the keys of days before `before` (YYYY-MM-DD) that no object and none of `used` needs; their ids."""
+        ids = [
+            k.id
+            for k in self.keys(store)
+            if k.day < before
+            and k.id not in used
+            and store.value("select 1 from object where key_id = ? limit 1", (k.id,)) is None
+        ]
+        if ids:
+            self.destroy(store, ids)
+        return ids
+
+    def note_start(self, store: Store) -> int:
+        """Count a start, in the catalogue first and then in the keyring: an older catalogue is known by its number."""
+        with store.transaction():
+            number = max(self._number(store), self.ring.ring().catalogue) + 1
+            self._set_number(store, number)
+        self.ring.update(lambda ring: msgspec.structs.replace(ring, catalogue=max(ring.catalogue, number)))
+        return number
+
+    def accept_catalogue(self, store: Store) -> Accepted:
+        """Take an older or rebuilt catalogue for the true one: it gets the keyring's number and its keys.
+
+        Rows whose key is gone are destroyed keys from now on.
+        """
+        ring = self.ring.ring()
+        there = {k.id for k in ring.keys}
+        with store.transaction():
+            rows = {r["id"]: r for r in store.rows("select id, wrapped, destroyed from data_key")}
+            found = tuple(k.id for k in ring.keys if k.id not in rows)
+            for key in ring.keys:
+                self._insert(store, key)
+            lost = tuple(
+                i for i, r in rows.items() if i not in there and r["destroyed"] is None and r["wrapped"] is None
+            )
+            self.condemn(store, lost)
+            self._set_number(store, max(self._number(store), ring.catalogue))
+        return Accepted(found, lost)
+
+    def half_destroyed(self, store: Store) -> set[str]:
+        """Data keys that the catalogue holds for destroyed and that are in the keyring."""
+        there = {k.id for k in self.ring.ring().keys}
+        return {r[0] for r in store.rows("select id from data_key where destroyed is not null")} & there
+
+    def lost(self, store: Store) -> list[str]:
+        """Data keys that the catalogue counts on and the keyring does not have."""
+        there = {k.id for k in self.ring.ring().keys}
+        return [r[0] for r in store.rows("select id from data_key where destroyed is null") if r[0] not in there]
+
+    def trouble(self, store: Store) -> list[Trouble]:
+        """What is wrong with the keys, worst last."""
+        found = keyring.trouble(self.ring.copies, self._site_key)
+        if not any(t.code == "keyring_lost" for t in found):
+            lost = self.lost(store)
+            if lost:
+                found.append(
+                    Trouble("key_lost", f"{len(lost)} data keys are in no copy of the keyring", "edged db check")
+                )
+        return found
+
+    def _made(self, store: Store, camera: str, day: str, *, again: bool) -> Key:
+        """The newest key of the day, written anew, or with `again` or for want of one a new one; its row is there."""
+        if store.readonly:
+            raise Misconfigured("the store is open for reading only: no data key can be made", code="readonly")
+        rows = store.rows("select id, destroyed from data_key where camera = ? and day = ?", (camera, day))
+        condemned = {r["id"] for r in rows if r["destroyed"] is not None}
+        made: list[Key] = []
+
+        def add(ring: Ring) -> Ring:
+            there = ring.of(camera, day)
+            live = [k for k in there if k.id not in condemned]
+            made.clear()
+            if live and not again:
+                made.append(live[-1])
+                return ring
+            epoch = max([len(rows), *(k.epoch for k in there)]) + 1
+            made.append(Key(secrets.token_hex(8), camera, day, epoch, store.clock.now(), AESGCM.generate_key(256)))
+            return msgspec.structs.replace(ring, keys=(*ring.keys, made[0]))
+
+        self.ring.update(add, always=True)
+        with store.transaction():
+            self._insert(store, made[0])
+            self.require_live(store, made[0].id)
+        return made[0]
+
+    def _live(self, store: Store, keys: Sequence[Key]) -> Key | None:
+        for key in reversed(keys):
+            if store.value("select destroyed from data_key where id = ?", (key.id,)) is None:
+                return key
+        return None
+
+    def _has_row(self, store: Store, key_id: str) -> bool:
+        return store.value("select 1 from data_key where id = ?", (key_id,)) is not None
+
+    def _insert(self, store: Store, key: Key) -> None:
+        store.execute(
+            "insert into data_key (id, camera, day, created) values (?, ?, ?, ?) on conflict (id) do nothing",
+            (key.id, key.camera, key.day, key.created),
+        )
+
+    def _remember(self, key: Key, *, of_day: bool = False) -> DataKey:
+        with self._lock:
+            known = self._open.get(key.id)
+            if known is None:
+                known = self._open[key.id] = DataKey(key.id, key.camera, key.day, AESGCM(key.key))
+            if of_day:
+                self._of_day[(key.camera, key.day)] = known
+            return known
+
+    def _drop(self, gone: Collection[str]) -> None:
+        def without(ring: Ring) -> Ring:
+            left = tuple(k for k in ring.keys if k.id not in gone)
+            return ring if len(left) == len(ring.keys) else msgspec.structs.replace(ring, keys=left)
+
+        self.ring.update(without)
+
+    def _finish_destroying(self, store: Store) -> None:
+        """What was condemned and, for a crash or a copy put back, still is in the keyring."""
+        condemned = self.half_destroyed(store)
+        if condemned:
+            log.warning("%d destroyed data keys were still in the keyring: destroyed again", len(condemned))
+            self._drop(condemned)
+
+    def _number(self, store: Store) -> int:
+        return int(store.value("select value from mark where name = ?", (_CATALOGUE,)) or 0)
+
+    def _set_number(self, store: Store, number: int) -> None:
+        store.execute(
+            "insert into mark (name, value) values (?, ?) on conflict (name) do update set value = excluded.value",
+            (_CATALOGUE, number),
+        )
+
+    def _require_newest(self, store: Store) -> None:
+        wanted = self.ring.ring().catalogue  # before the catalogue's: another process may be starting
+        number = self._number(store)
+        if number < wanted:
+            raise Corrupt(
+                f"the catalogue is older than the keyring: it saw {number} starts, the keyring {wanted}",
+                code="catalogue_rolled_back",
+                hint="put the newest edged.db back, or accept this one with `edged db restore` or `edged db rebuild`",
+            )
+
+    def _require_new(self, store: Store) -> None:
+        """Raises Corrupt unless this store never had a keyring."""
+        had = store.value("select 1 from data_key where destroyed is null and wrapped is null limit 1")
+        had = had or store.value("select 1 from mark limit 1")
+        if not had and store.value("select 1 from data_key limit 1") is None:
+            had = next((store.data_dir / "segments").glob("*.seg"), None)
+        if had:
+            raise Corrupt(
+                f"the keyring is gone: neither {self.ring.copies[0]} nor {self.ring.copies[1]} is there",
+                code="keyring_lost", hint=keyring.LOST,
+            )  # fmt: skip
+
+    # Up to schema version 3 the keys lay in the catalogue, each wrapped by the site key.
+
+    def _require_own_blobs(self, store: Store) -> None:
+        row = store.row("select wrapped from data_key where wrapped is not null order by created desc limit 1")
+        if row is not None and bytes(row["wrapped"])[:8] != self._mark_1():
+            raise Misconfigured(
+                "this store was sealed with another site key", code="wrong_key", hint="check storage.key_file"
+            )
+
+    def _take_blobs(self, store: Store) -> None:
+        """Move wrapped keys from the catalogue to the keyring; they are gone from the former once both copies have them."""
+        rows = store.rows("select id, camera, day, created, wrapped from data_key where wrapped is not null")
+        opened: dict[str, Key] = {}
+        for row in rows:
+            try:
+                key = self._unwrap_1(bytes(row["wrapped"]), row["id"], row["camera"], row["day"])
+            except InvalidTag:
+                log.error("data key %s in the catalogue is damaged: what it sealed is lost", row["id"])
+                continue
+            opened[row["id"]] = Key(row["id"], row["camera"], row["day"], 1, row["created"], key)
+        if not opened:
+            return
+
+        def with_them(ring: Ring) -> Ring:
+            missing = tuple(k for k in opened.values() if ring.get(k.id) is None)
+            return msgspec.structs.replace(ring, keys=(*ring.keys, *missing)) if missing else ring
+
+        self.ring.update(with_them)
+        with store.transaction():
+            store.execute_many("update data_key set wrapped = null where id = ?", [(i,) for i in opened])
+        store.rows("pragma wal_checkpoint(truncate)")  # nothing of the blobs stays behind in the WAL
+        log.warning("%d data keys moved from the catalogue to the keyring", len(opened))
+
+    def _mark_1(self) -> bytes:
+        return hashlib.sha256(b"edged site key\0" + self._site_key).digest()[:8]
+
+    def _unwrap_1(self, wrapped: bytes, key_id: str, camera: str, day: str) -> bytes:
+        if wrapped[:8] != self._mark_1() or len(wrapped) != 8 + _NONCE + 32 + _TAG:
+            raise InvalidTag
+        nonce, sealed = wrapped[8 : 8 + _NONCE], wrapped[8 + _NONCE :]
+        return AESGCM(self._site_key).decrypt(nonce, sealed, _aad("edged data key 1", key_id, camera, day))
 
 
 def seal(key: DataKey, content: bytes, *, id: str, camera: str, kind: str) -> bytes:
     """The bytes to put on disk: magic, nonce, ciphertext with tag."""
     nonce = secrets.token_bytes(_NONCE)
-    aad = _aad("edged object 1", id, camera, kind, key.id)
-    return _OBJECT_MAGIC + nonce + key.cipher.encrypt(nonce, content, aad)
+    aad = _aad("edged object 2", id, camera, kind, key.day, key.id)
+    return _MAGIC + nonce + key.cipher.encrypt(nonce, content, aad)
 
 
 def unseal(key: DataKey, sealed: bytes, *, id: str, camera: str, kind: str) -> bytes:
     """What was sealed; raises Corrupt unless it was sealed with this key under this id, camera and kind."""
-    start = len(_OBJECT_MAGIC)
-    if len(sealed) < OVERHEAD or sealed[:start] != _OBJECT_MAGIC:
+    start = len(_MAGIC)
+    magic, nonce, body = sealed[:start], sealed[start : start + _NONCE], sealed[start + _NONCE :]
+    if len(sealed) < OVERHEAD or magic not in (_MAGIC, _MAGIC_1):
         raise Corrupt(f"object {id} is not a sealed object", code="bad_seal")
-    nonce, body = sealed[start : start + _NONCE], sealed[start + _NONCE :]
+    if magic == _MAGIC:
+        aad = _aad("edged object 2", id, camera, kind, key.day, key.id)
+    else:
+        aad = _aad("edged object 1", id, camera, kind, key.id)
     try:
-        return key.cipher.decrypt(nonce, body, _aad("edged object 1", id, camera, kind, key.id))
+        return key.cipher.decrypt(nonce, body, aad)
     except InvalidTag as e:
         raise Corrupt(f"object {id} does not open: damaged, renamed or swapped", code="bad_seal") from e
 
@@ -188,7 +410,3 @@ def unseal(key: DataKey, sealed: bytes, *, id: str, camera: str, kind: str) -> b
 def _aad(*words: str) -> bytes:
     """Unambiguous bytes of a list of words (a plain join would let 'a','bc' pass for 'ab','c')."""
     return json.dumps(words, separators=(",", ":")).encode()
-
-
-def _checksum(key: bytes) -> str:
-    return hashlib.sha256(b"edged key file\0" + key).hexdigest()[:16]

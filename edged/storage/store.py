@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from edged.clock import Clock
+from edged.durable import sync_folder
 from edged.errors import Corrupt, Misconfigured, Unavailable
 from edged.storage import disk, schema
+from edged.storage.keyring import copies_of
 from edged.storage.seal import Seal
 
 if TYPE_CHECKING:
@@ -78,16 +80,20 @@ class Store:
         max_bytes: int = 0,
         segment_bytes: int = SEGMENT_BYTES,
         busy_s: float = BUSY_S,
+        keyring_copy: Path | None = None,
+        accept_catalogue: bool = False,
     ) -> Store:
         """Open the store under `data_dir`, making or upgrading it unless `readonly`.
 
         `site_key` is 32 bytes (`seal.read_key`); without it pictures can be neither sealed nor unsealed, all else
         works. `min_free` bytes of the disk are kept from new pictures; segments of `segment_bytes` take `max_bytes` at
-        most (0 = no limit). `busy_s`: how long to wait for another writer.
+        most (0 = no limit). `busy_s`: how long to wait for another writer. `keyring_copy`: where the second copy of the
+        keyring is (default: in the site's keys/). `accept_catalogue`: the catalogue was restored or made anew, so it may
+        be older than the keyring.
         """
         data_dir = Path(data_dir)
         path = data_dir / "edged.db"
-        seal = Seal(site_key) if site_key is not None else None
+        seal = Seal(site_key, copies_of(data_dir, keyring_copy)) if site_key is not None else None
         if readonly:
             if not path.is_file():
                 raise Misconfigured(f"no store at {path}", code="no_store", hint="edged init makes one")
@@ -101,7 +107,7 @@ class Store:
             with explained(path):
                 _prepare(store._conn, readonly)
             if seal is not None:
-                seal.check_site_key(store)
+                seal.check_site_key(store, accept_catalogue=accept_catalogue)
         except BaseException:
             store._conn.close()
             raise
@@ -128,6 +134,11 @@ class Store:
     @property
     def has_key(self) -> bool:
         return self._seal is not None
+
+    @property
+    def depth(self) -> int:
+        """How many transactions are open, one in the other; to be asked inside one."""
+        return self._depth
 
     @property
     def objects_dir(self) -> Path:
@@ -277,7 +288,10 @@ def _fitting(segment_bytes: int, max_bytes: int) -> int:
 
 def _make_dirs(data_dir: Path) -> None:
     try:
+        new = [p for p in (data_dir, *data_dir.parents) if not p.exists()]
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in new:
+            sync_folder(path.parent)
         for name in ("segments", "models"):
             disk.make_dir(data_dir / name)
         # Before SQLite does: its files (WAL, shared memory) copy the mode of the database.

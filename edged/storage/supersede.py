@@ -1,0 +1,57 @@
+"""Put a new secret file in the place of an old one, and leave nothing of the old one on the disk.
+
+Guarantees: a reader finds the old file or the new one, whole, also after a power cut (edged.durable). When `write`
+returns, the blocks of the old file were overwritten with zeros and synced; what a crash kept from being overwritten,
+`sweep` overwrites later. Does not guarantee that: on flash (its controller writes elsewhere), on file systems that copy
+on write (btrfs, ZFS) or journal data, nor for a file with a second hard link, which is somebody's copy and is left alone.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from edged import durable
+
+
+def write(path: Path, data: bytes) -> None:
+    """Put `data` (mode 0600) at `path`, whole or not at all, and overwrite what was there. Raises OSError.
+
+    One writer at a time: hold a lock.
+    """
+    old = _old(path)
+    discard(old)
+    try:
+        os.link(path, old)
+    except FileNotFoundError:
+        pass
+    except OSError:  # no hard links here (FAT): the old blocks stay until they are used again
+        pass
+    durable.write(path, data, mode=0o600)
+    discard(old)
+
+
+def discard(path: Path) -> None:
+    """Overwrite a file and remove its name; only the name when it has another. Nothing there is fine. Raises OSError."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        found = os.fstat(fd)
+        if found.st_nlink == 1:
+            os.pwrite(fd, bytes(found.st_size), 0)
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.unlink(path)
+
+
+def sweep(path: Path) -> None:
+    """Overwrite and remove what a crash of `write` to `path` left beside it. Hold the writers' lock. Raises OSError."""
+    for left in (_old(path), *path.parent.glob(f".{path.name}.*.tmp")):  # the temporaries of durable.write
+        discard(left)
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
