@@ -172,6 +172,8 @@ class Workers:
             for frame, receipt in work():
                 with self._changed:
                     self._room.done(frame)  # before the answer: what is sent again from now on gets one of its own
+                if receipt.status == "retry":
+                    receipt = self._turn_away(frame, "store", receipt.detail, receipt.retry_after_s)
                 self._answer(frame.camera, receipt)
         except Exception as e:
             log.exception("a frame was not taken")
