@@ -3,7 +3,7 @@ PY ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint check bench clean
+.PHONY: install demo test lint check torture bench clean
 
 install: $(STAMP)
 
@@ -29,6 +29,9 @@ lint: $(STAMP)
 
 check: lint
 	$(BIN)/pytest -m 'not slow and not browser and not mosquitto' -q
+
+torture: $(STAMP)
+	$(BIN)/python -m tests.torture
 
 bench: $(STAMP)
 	$(BIN)/python -m bench
