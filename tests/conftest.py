@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-NEVER_SKIPPED_IN_CI = {"mosquitto", "browser"}
+NEVER_SKIPPED_IN_CI = {"mosquitto", "browser", "torture"}
 
 
 @pytest.hookimpl(hookwrapper=True)

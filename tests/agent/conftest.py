@@ -84,12 +84,13 @@ class Box:
 
     def __init__(self, folder: Path, link: Link, clock: Clock) -> None:
         self.folder, self.clock, self.link = folder, clock, link
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         for leaf in ("frame", "roi", "model/want", "model/reported", "info", "state", "stats"):
             self.link.subscribe(topics.cam(SITE, "+", leaf))
-        trust.make_keys(folder / "keys")
         self.repository = trust.Repository(folder / "tuf", folder / "keys", clock)
-        self.repository.init()
+        if not self.repository.exists():
+            trust.make_keys(folder / "keys")
+            self.repository.init()
         self.root = (folder / "tuf" / "1.root.json").read_bytes()
         self.models: dict[str, bytes] = {}
         self.frames: list[messages.Frame] = []

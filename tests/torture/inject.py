@@ -1,0 +1,131 @@
+"""strace as a hand on the operating system: at the K-th system call of a kind, a running process is killed or told "no".
+
+Guarantees: nothing is injected before `attached` gives way to its body, nor after it. Does not guarantee the order of
+system calls of several threads: strace counts each thread by itself, and kinds of calls one by one.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+WRITES = ("write", "pwrite64", "pwritev", "pwritev2")
+SYNCS = ("fsync", "fdatasync")
+NAMES = ("rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinkat", "mkdir", "ftruncate", "openat")
+KINDS = (*WRITES, *SYNCS, *NAMES)
+
+_CALL = re.compile(r"^(?P<tid>\d+) +(?P<kind>\w+)\((?P<args>.*?)\)? += (?P<result>-?\d+|\?)")
+_FD = re.compile(r"^(?P<fd>\d+)<(?P<path>[^>]*)>")
+
+
+@functools.cache
+def unable() -> str:
+    """Why strace cannot work here, "" if it can."""
+    if shutil.which("strace") is None:
+        return "strace is not installed"
+    probe = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, text=True, check=False)
+    return "" if probe.returncode == 0 else f"strace may not trace: {probe.stderr.strip()[:200]}"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One traced system call. `path` is what its descriptor names; `failed` the name of the error, "" if none."""
+
+    tid: int
+    kind: str
+    fd: int
+    path: str
+    failed: str
+    injected: bool
+    line: str
+
+
+@contextmanager
+def attached(
+    pid: int, log: Path, *, trace: Sequence[str], inject: str = "", paths: Sequence[Path] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Trace a process and all its threads. `inject` in strace's words; `paths`: only calls that touch one of them."""
+    command = ["strace", "-f", "-y", "-s", "0", "-o", str(log), "-p", str(pid), "-e", f"trace={','.join(trace)}"]
+    if inject:
+        command += ["-e", f"inject={inject}"]
+    for path in paths:
+        command += ["-P", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as strace:
+        try:
+            while not _traced(pid):
+                if strace.poll() is not None:
+                    raise RuntimeError(f"strace ended with {strace.returncode}")
+                time.sleep(0.001)
+            yield strace
+        finally:
+            if strace.poll() is None:
+                strace.send_signal(signal.SIGINT)  # lets go of the process, which runs on
+                strace.wait(30)
+
+
+def _traced(pid: int) -> bool:
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        return all("\nTracerPid:\t0\n" not in (t / "status").read_text() for t in threads)
+    except OSError:  # a thread ended meanwhile
+        return False
+
+
+def calls(log: Path) -> list[Call]:
+    """What was traced, in order; calls that another thread interrupted are put together first."""
+    return list(_calls(log.read_text(errors="replace").splitlines()))
+
+
+def _calls(lines: Sequence[str]) -> Iterator[Call]:
+    unfinished: dict[str, str] = {}
+    for line in lines:
+        tid, _, rest = line.partition(" ")
+        if rest.endswith(" <unfinished ...>"):
+            unfinished[tid] = rest.removesuffix(" <unfinished ...>")
+            continue
+        if (resumed := re.match(r" *<\.\.\. \w+ resumed>(.*)", rest)) is not None:
+            line = f"{tid} {unfinished.pop(tid, '').lstrip()}{resumed[1]}"
+        if (call := _CALL.match(line)) is None:
+            continue
+        fd = _FD.match(call["args"])
+        failed = re.search(r" = -1 (\w+)", line)
+        yield Call(
+            int(call["tid"]), call["kind"], int(fd["fd"]) if fd else -1, fd["path"] if fd else "",
+            failed[1] if failed else "", "(INJECTED)" in line, line,
+        )  # fmt: skip
+
+
+def points(log: Path, within: Path) -> set[tuple[str, int]]:
+    """Every (kind, K) that injects into a call about something in the folder `within`, counted in each thread."""
+    seen: Counter[tuple[str, int]] = Counter()
+    found = set()
+    for call in calls(log):
+        seen[call.kind, call.tid] += 1
+        if str(within) in call.line:
+            found.add((call.kind, seen[call.kind, call.tid]))
+    return found
+
+
+def synced_again(traced: Sequence[Call]) -> list[str]:
+    """Paths whose sync failed and that were synced again on the same descriptor: after a failure the kernel may have
+    dropped the pages and then reports success (Rebello et al., USENIX ATC 2020).
+    """
+    failed: dict[int, str] = {}
+    again = []
+    for call in traced:
+        if call.kind == "close":
+            failed.pop(call.fd, None)
+        elif call.kind in SYNCS and call.fd in failed and failed[call.fd] == call.path:
+            again.append(call.path)
+        elif call.kind in SYNCS and call.failed:
+            failed[call.fd] = call.path
+    return again
