@@ -122,7 +122,7 @@ def open_store(config: Config, *, readonly: bool = False, key: bool = False) -> 
     """The site's store; with `key` it can seal and unseal pictures. Raises Misconfigured."""
     return Store.open(
         config.data_dir, clock=SystemClock(), site_key=seal.read_key(key_file(config)) if key else None,
-        readonly=readonly, min_free=size(config.storage.min_free),
+        readonly=readonly, min_free=size(config.storage.min_free), max_bytes=size(config.storage.max_bytes),
     )  # fmt: skip
 
 

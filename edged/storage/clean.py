@@ -70,7 +70,7 @@ def run(store: Store, *, spare: int = SPARE, most: int = MOST) -> Cleaned:
     victims = store.rows(
         "select s.number, coalesce(sum(o.size), 0) as living from segment s left join object o on o.segment = s.number"
         " where s.state = 'full' group by s.number order by living, s.number limit ?",
-        (2 * spare,),  # one that is damaged cannot be emptied
+        (8 * spare,),  # one that is damaged cannot be emptied
     )
     for victim in victims:
         now = room(store)
@@ -108,7 +108,7 @@ def reseal(store: Store, object_ids: Collection[str], progress: Progress = lambd
         with _opened(store, number) as fd:
             for found, living in _records(store, fd, number):
                 if mine := tuple(e for e in living if e.id in wanted):
-                    drafts.append(_moved(store, found, _anew(store, fd, found, mine, fresh), number, "new"))
+                    drafts.append(_moved(store, found, _anew(store, fd, found, mine, fresh), number, "kept"))
                 if sum(d.record.size for d in drafts) >= BATCH:
                     copied += sum(store.journal.append_all(drafts))
                     drafts.clear()

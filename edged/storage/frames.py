@@ -45,10 +45,10 @@ class Answer(Struct, frozen=True, omit_defaults=True):
     status: Status
     model: str = ""
     detail: str = ""
-    scrub: dict[str, dict[str, float]] = {}
+    scrub: dict[str, dict[str, int | float]] = {}
     regions: tuple[Region, ...] = ()
     picture: str | None = None  # object of the frame
-    crops: tuple[str, ...] = ()  # object of each region; a region that is the whole picture has the frame's
+    crops: tuple[str | None, ...] = ()  # object of each region; a region that is the whole picture has the frame's
 
     def receipt(self) -> FrameReceipt:
         return FrameReceipt(id=self.id, sha256=self.sha256, status=self.status, detail=self.detail)

@@ -116,6 +116,11 @@ class Journal:
                 raise draft.error
         return [d.result for d in drafts]
 
+    def wait_turn(self) -> None:
+        """Return as soon as a turn was to be had; a flush that hangs keeps it. Nothing is written."""
+        with self._turn:
+            pass
+
     def close(self) -> None:
         with self._turn:
             self._leave()
@@ -227,7 +232,7 @@ class Journal:
             os.close(head.fd)
             self._heads.pop(of, None)
             head = None
-        head = self._heads[of] = head or self._begin()
+        head = self._heads[of] = head or self._begin(of)
         return head
 
     def _resume(self, of: Class) -> _Head | None:
@@ -240,20 +245,24 @@ class Journal:
         fd = self._open(row["number"], create=False)
         return _Head(row["number"], row["generation"], fd, row["recorded"], os.fstat(fd).st_size, True)
 
-    def _begin(self) -> _Head:
-        """A free segment, else a new one."""
+    def _begin(self, of: Class) -> _Head:
+        """A free segment, else a new one. The last of all is kept for cleaning, which has to write before it can free."""
         taken = [h.number for h in self._heads.values()]
-        free = self._store.rows("select number, generation from segment where state = 'free' order by number limit 3")
-        row = next((r for r in free if r["number"] not in taken), None)
-        if row is not None:
-            fd = self._open(row["number"], create=True)
-            return _Head(row["number"], row["generation"] + 1, fd, 0, os.fstat(fd).st_size, False)
+        free = [
+            r
+            for r in self._store.rows("select number, generation from segment where state = 'free' order by number")
+            if r["number"] not in taken
+        ]
         count, last = self._store.row("select count(*), coalesce(max(number), 0) from segment") or (0, 0)
         limit = self._store.max_bytes
-        if limit and count >= max(FEWEST, limit // self._store.segment_bytes):
+        more = max(FEWEST, limit // self._store.segment_bytes) - count if limit else 2
+        if len(free) + more < (2 if of == "new" else 1):
             raise Unavailable(
                 "the store is full", code="disk_full", hint="retention makes room; or raise storage.max_bytes"
             )
+        if free:
+            fd = self._open(free[0]["number"], create=True)
+            return _Head(free[0]["number"], free[0]["generation"] + 1, fd, 0, os.fstat(fd).st_size, False)
         disk.require_space(self._store.data_dir, self._store.segment_bytes, self._store.min_free)
         number = max([last, *taken]) + 1
         fd = self._open(number, create=True)

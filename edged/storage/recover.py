@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edged.errors import Corrupt, Misconfigured
-from edged.storage import cameras, disk, frames, journal, segment
+from edged.storage import adopt, cameras, disk, frames, journal, segment
 from edged.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def run(store: Store) -> Recovered:
             done = [_restore(store, f) for f in found]
         brought += done.count(True)
         unreadable += done.count(None)
-    return Recovered(brought, unreadable)
+    return Recovered(brought, unreadable, adopt.run(store))
 
 
 def rebuild(store: Store, progress: Progress = lambda _: None) -> Recovered:
@@ -72,6 +72,7 @@ def rebuild(store: Store, progress: Progress = lambda _: None) -> Recovered:
     if store.value("select exists (select 1 from segment) or exists (select 1 from object)"):
         raise Misconfigured("the catalogue is not empty", code="not_empty")
     store.journal  # noqa: B018
+    store.seal.accept_catalogue(store)
     brought = unreadable = 0
     paths = journal.files(store)
     for i, (number, path) in enumerate(paths.items()):
@@ -136,7 +137,7 @@ def _restore(store: Store, found: segment.Found) -> bool | None:
     """Rows of one record: True if the frame had none, None if its document cannot be opened."""
     try:
         key = store.seal.key_of(store, found.key_id)
-        answer = frames.opened(found.document, key, found.id, _camera_of(store, found.key_id))
+        answer = frames.opened(found.document, key, found.id, store.seal.camera_of(store, found.key_id))
     except Corrupt as e:
         log.debug("record %s: %s", found.id, e)
         return None
@@ -156,10 +157,6 @@ def _restore(store: Store, found: segment.Found) -> bool | None:
         _link(store, answer, found)
         cameras.seen(store, answer.camera, answer.received, stored=answer.status == "stored")
     return new
-
-
-def _camera_of(store: Store, key_id: str) -> str:
-    return str(store.value("select camera from data_key where id = ?", (key_id,)))
 
 
 def _link(store: Store, answer: frames.Answer, found: segment.Found) -> None:

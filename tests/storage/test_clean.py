@@ -1,0 +1,114 @@
+"""Segments are emptied, freed and written again; what lives keeps its bytes."""
+
+from contextlib import suppress
+
+import pytest
+
+from edged.errors import Unavailable
+from edged.storage import check, clean, frames, journal, objects, recover, samples
+
+SMALL = 64 * 1024
+LIMIT = 12
+
+
+@pytest.fixture
+def full(open_store, add):
+    """A store that takes no more: all of its segments are full but one, for cleaning. It, and how many frames it took."""
+    store = open_store(segment_bytes=SMALL, max_bytes=1)
+    store.max_bytes = LIMIT * SMALL
+    n = 0
+    with suppress(Unavailable):
+        while True:
+            add(store, n)
+            n += 1
+    return store, n
+
+
+def drop(store, where, *params):
+    with store.transaction():
+        objects.forget(store, [r[0] for r in store.rows(f"select id from object where {where}", params)])
+
+
+def readable(store):
+    for (object_id,) in store.rows("select id from object"):
+        objects.read(store, object_id)
+    return store.value("select count(*) from object")
+
+
+def test_a_segment_in_which_nothing_lives_is_free_at_once(full):
+    store, _ = full
+    drop(store, "segment <= 3")
+    assert clean.run(store) == clean.Cleaned(freed=3, copied=0)
+    assert clean.room(store) == clean.Room(free=3, used=LIMIT - 4, more=1, segment_bytes=SMALL)
+
+
+def test_what_outlived_its_neighbours_is_moved_together(full, add):
+    store, n = full
+    drop(store, "kind = 'frame' and segment <= 8")
+    before = {r[0]: objects.read(store, r[0]) for r in store.rows("select id from object")}
+    cleaned = clean.run(store)
+    assert cleaned.freed >= 1
+    assert cleaned.copied > 0
+    assert {i: objects.read(store, i) for i in before} == before
+    assert store.value("select count(*) from segment where class = 'kept'") == 1
+    assert check.run(store) == []
+    for i in range(n, n + 10):
+        add(store, i)
+    assert {i: objects.read(store, i) for i in before} == before
+    assert check.run(store) == []
+
+
+def test_a_store_goes_round_for_ever_on_the_same_files(full, add):
+    store, n = full
+    for i in range(n, 6 * n):
+        if i % 8 == 0:
+            cut = store.value("select rowid from object order by rowid desc limit 1 offset ?", (3 * n // 2,))
+            drop(store, "rowid < ? and kind = 'frame'", cut)
+            drop(store, "rowid < ?", cut - 200)
+            clean.run(store)
+        add(store, i)
+    assert len(journal.files(store)) == LIMIT
+    assert sum(p.stat().st_size for p in journal.files(store).values()) <= LIMIT * SMALL
+    assert readable(store) > n
+    assert check.run(store) == []
+
+
+def test_a_segment_that_holds_damage_is_left_and_the_next_is_emptied(full, edit):
+    store, _ = full
+    drop(store, "kind = 'frame' and segment <= 4")
+    drop(store, "segment = 1 and id not in (select id from object where segment = 1 limit 1)")
+    lost = store.value("select id from object where segment = 1")
+    edit(store, lost, lambda b: b[:-1] + b"!")
+    assert clean.run(store).freed >= 1
+    assert store.value("select segment from object where id = ?", (lost,)) == 1
+    assert [f.code for f in check.run(store)] == ["damaged"]
+
+
+def test_moved_objects_are_found_by_a_rebuild(full, data_dir, open_store, add):
+    store, n = full
+    drop(store, "kind = 'frame' and segment <= 8")
+    clean.run(store)
+    for i in range(n, n + 5):
+        add(store, i)
+    expected = {r[0]: objects.read(store, r[0]) for r in store.rows("select id from object")}
+    store.close()
+    for name in ("edged.db", "edged.db-wal", "edged.db-shm"):
+        (data_dir / name).unlink(missing_ok=True)
+    with open_store(segment_bytes=SMALL) as again:
+        recover.rebuild(again)
+        assert {i: objects.read(again, i) for i in expected} == expected
+        assert check.run(again) == []
+
+
+def test_a_chosen_object_is_under_another_key_and_the_others_are_not(full, data_dir):
+    store, _ = full
+    chosen = [r[0] for r in store.rows("select object from sample limit 5")]
+    before = {r["id"]: (r["key_id"], objects.read(store, r["id"])) for r in store.rows("select id, key_id from object")}
+    assert clean.reseal(store, chosen) > 0
+    for r in store.rows("select id, key_id from object"):
+        key, content = before[r["id"]]
+        assert (r["key_id"] != key) == (r["id"] in chosen)
+        assert objects.read(store, r["id"]) == content
+    assert check.run(store) == []
+    assert samples.crop(store, "gate:boot-0:0")
+    assert frames.count(store)
