@@ -53,7 +53,7 @@ class Options:
     hardware: str = "generic"
     runtime: str = "auto"
     threads: int = 1
-    window: int = 8  # frames sent and not yet receipted
+    window: int = 8  # frames sent and not yet receipted, at most (agent/window.py)
     resend_after_s: float = 30.0
     stats_every_s: float = 10.0
     report_every_s: float = 1.0  # progress of an update
@@ -96,7 +96,7 @@ class Agent:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.spool = Spool(
             state_dir / "spool", max_bytes=o.spool_bytes, max_frames=o.spool_frames,
-            resend_after_s=o.resend_after_s, fsync=o.fsync,
+            resend_after_s=o.resend_after_s, fsync=o.fsync, window=o.window,
         )  # fmt: skip
         self.switches = _read_switches(state_dir / "switches.json")
         self.active = Active(
@@ -218,9 +218,8 @@ class Agent:
     def _send_frames(self, now: float) -> bool:
         if not self._link.connected():
             return False
-        room = self.options.window - self.spool.in_flight(now)
         sent = 0
-        for entry in self.spool.due(now, max(0, room)):
+        for entry in self.spool.due(now, self.spool.room(now)):
             try:
                 head, jpeg = self.spool.read(entry)
                 topic = topics.cam(self.site, self.camera, head.kind)

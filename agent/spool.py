@@ -27,6 +27,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from agent.window import Window
 from edged import durable
 from edged.errors import Corrupt, Refused
 from edged.wire.messages import MAX_FRAME_BYTES, FrameHeader, FrameReceipt, Sha256
@@ -62,8 +63,9 @@ class Spool:
 
     def __init__(
         self, folder: Path, *, max_bytes: int = 64 * 2**20, max_frames: int = 2000, resend_after_s: float = 30.0,
-        fsync: bool = True,
+        fsync: bool = True, window: int = 8,
     ) -> None:  # fmt: skip
+        self.window = Window(window)
         self.folder, self.max_bytes, self.max_frames = folder, max_bytes, max_frames
         self.resend_after_s, self.fsync = resend_after_s, fsync
         self.dropped_total = 0  # pushed out or too large, since this process started
@@ -118,6 +120,10 @@ class Spool:
         """How many were sent lately and wait for their receipt."""
         return sum(1 for e in self._entries.values() if e.sent_at is not None and now - e.sent_at < self.resend_after_s)
 
+    def room(self, now: float) -> int:
+        """How many may be sent now."""
+        return self.window.room(self.in_flight(now), now)
+
     def read(self, entry: Entry) -> tuple[Head, bytes]:
         """(head, JPEG) as they were added. Raises Corrupt after setting a damaged file aside."""
         try:
@@ -162,8 +168,10 @@ class Spool:
             self.mismatched_total += 1
             return False
         if receipt.status == "retry":
+            self.window.retry(entry.sent_at, receipt.retry_after_s, now)
             self._entries[entry.id] = replace(entry, sent_at=None, not_before=now + receipt.retry_after_s)
             return False
+        self.window.receipted()
         self._forget(entry.id)
         return True
 
