@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ from mqtt5 import (
 
 from edged.broker.codec import NotMqtt, decode, packet_size
 from edged.broker.hub import Denied
+from edged.broker.parcel import Pieces
 from edged.broker.session import Session
 from edged.wire.topics import is_level
 
@@ -45,8 +47,11 @@ CONNECT_BYTES = 64 * 1024  # largest CONNECT
 RECEIVE_MAXIMUM = 64  # announced; each message is acknowledged as soon as it is read
 OWED_BYTES = 8 * 1024 * 1024  # answers a client may leave unread before it is thrown out
 LIVELY_BYTES = 1024  # a piece of a large packet counts as a sign of life only if it is at least this long
-IDLE_BYTES = 16 * 1024  # buffer of a connection over which nothing large comes
+SLACK_BYTES = 4 * 1024  # beyond the end of the packet that a buffer is made for
+UNPROVEN_BYTES = 128 * 1024  # buffer for a packet of which little has come
+JOINED_BYTES = 16 * 1024  # a payload up to this size is sent in one piece with its head
 GOODBYE_S = 5.0
+_REASONS = {"too_large": DisconnectReasonCode.PACKET_TOO_LARGE}
 OLD_PROTOCOL = (
     b"\x20\x02\x00\x01"  # MQTT 3.1.1's CONNACK "unacceptable protocol version", which an old client understands
 )
@@ -59,11 +64,13 @@ class Connection(asyncio.BufferedProtocol):
         self._broker = broker
         self._hub = broker.hub
         self._transport: asyncio.Transport
-        self._buffer = bytearray(IDLE_BYTES)
-        self._filled = 0  # bytes of the buffer that hold something
+        self._inbox = broker.inbox  # what arrives is read into this first; all connections share it
+        self._partial: bytearray | None = None  # a packet that is not all there yet
+        self._filled = 0  # bytes of `_partial` that hold something
         self._needed = 2  # bytes that must be there before it is worth looking
         self._session: Session | None = None
         self._identity: str | None = None  # of the certificate; None without TLS
+        self._fd: int | None = None  # of the socket, if what we send goes out as it is
         self._writable = True
         self._ending = False
         self._graceful = False
@@ -80,7 +87,9 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
             return
         certificate = transport.get_extra_info("peercert")
-        if certificate is not None:
+        if certificate is None:
+            self._fd = transport.get_extra_info("socket").fileno()
+        else:
             self._identity = common_name(certificate)
             if self._identity is None:
                 self._fail(DisconnectReasonCode.NOT_AUTHORIZED, "no single usable common name in the certificate")
@@ -93,26 +102,27 @@ class Connection(asyncio.BufferedProtocol):
         self._ending = True
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return memoryview(self._buffer)[self._filled :]
+        return self._inbox if self._partial is None else memoryview(self._partial)[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._ending:
             return
-        self._filled += nbytes
         if nbytes >= LIVELY_BYTES:
             self._heard = self._hub.clock.monotonic()
+        data = self._inbox if self._partial is None else memoryview(self._partial)
+        end = self._filled + nbytes
         taken = 0
         try:
-            while self._filled - taken >= self._needed and not self._ending:
-                packet, size = self._next_packet(taken)
+            while end - taken >= self._needed and not self._ending:
+                size = self._next_packet(data, taken, end)
+                if not size:
+                    break
                 taken += size
-                if packet is not None:
-                    self._handle(packet)
         except NotMqtt as e:
             if self._session is None and "protocol version" in str(e):
                 self._transport.write(OLD_PROTOCOL)
-            self._fail(DisconnectReasonCode.MALFORMED_PACKET, str(e))
-        self._make_room(taken)
+            self._fail(_REASONS.get(e.code, DisconnectReasonCode.MALFORMED_PACKET), str(e))
+        self._keep(data, taken, end)
 
     def eof_received(self) -> bool:
         return False
@@ -127,8 +137,13 @@ class Connection(asyncio.BufferedProtocol):
 
     # The session's side
 
-    def send(self, data: bytes) -> None:
-        self._transport.write(data)
+    def send(self, packet: Pieces) -> None:
+        if len(packet[1]) <= JOINED_BYTES:
+            self._transport.write(b"".join(packet))
+        elif self._fd is None or self._transport.get_write_buffer_size() or self._transport.is_closing():
+            self._transport.writelines(packet)
+        else:
+            self._send_at_once(self._fd, packet)
 
     def ready(self) -> bool:
         return self._writable and not self._ending
@@ -144,9 +159,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.close()
 
     def check(self, now: float) -> None:
-        """Once a second: is the client late? And does it need its large buffer?"""
-        if not self._filled and len(self._buffer) > IDLE_BYTES:
-            self._buffer = bytearray(IDLE_BYTES)
+        """Once a second: is the client late?"""
         if self._deadline is not None and now >= self._deadline:
             self._transport.abort()
         elif self._keepalive_s and now - self._heard > 1.5 * self._keepalive_s and not self._ending:
@@ -155,41 +168,56 @@ class Connection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         self._transport.abort()
 
+    def _send_at_once(self, fd: int, packet: Pieces) -> None:
+        """Without TLS: both pieces in one call, and nothing joined unless the socket is full. (From Python 3.12 on
+        `writelines` does the same.)"""
+        try:
+            sent = os.writev(fd, packet)
+        except OSError:  # full, or gone: the transport finds out which, and acts
+            sent = 0
+        if sent < len(packet[0]) + len(packet[1]):
+            self._transport.write(memoryview(b"".join(packet))[sent:])
+
     # Packets
 
-    def _next_packet(self, at: int) -> tuple[mqtt5.Packet | None, int]:
-        """The packet that begins at `at` and its size; (None, 0), and `_needed` set, if it is not all there yet."""
-        size = packet_size(self._buffer, at, self._filled)
+    def _next_packet(self, data: memoryview, at: int, end: int) -> int:
+        """Handle the packet that begins at `at`; its size, or 0, and `_needed` set, if it is not all there yet."""
+        size = packet_size(data, at, end)
         if size is None:
-            self._needed = self._filled - at + 1
-            return None, 0
+            self._needed = end - at + 1
+            return 0
         if size > (CONNECT_BYTES if self._session is None else self._hub.limits.packet_bytes):
             self._fail(DisconnectReasonCode.PACKET_TOO_LARGE, f"a packet of {size} bytes")
-            return None, 0
-        if self._filled - at < size:
+            return 0
+        if end - at < size:
             self._needed = size
-            return None, 0
-        with memoryview(self._buffer) as whole, whole[at : at + size] as view:
-            packet = decode(view)
+            return 0
         self._needed = 2
+        packet, payload = decode(data[at : at + size])
         self._heard = self._hub.clock.monotonic()
-        return packet, size
+        # A buffer that was made for this packet goes with it, and nothing is copied. Of any other the payload is
+        # copied out: the inbox is written over soon, and a small payload must not keep a large buffer.
+        owned = self._partial is not None and 2 * size > len(data)
+        self._handle(packet, payload if owned else bytes(payload))
+        return size
 
-    def _make_room(self, taken: int) -> None:
-        """Move what is left to the front, into a larger buffer if the next packet needs one.
+    def _keep(self, data: memoryview, taken: int, end: int) -> None:
+        """Hold on to what is left, in a buffer of our own that fits the packet it begins.
 
-        It grows with what has come, so that announcing a large packet costs us nothing. The old buffer cannot be
-        resized: asyncio still looks at it.
+        The buffer grows with what has come, so that announcing a large packet costs us nothing. It is never resized,
+        only replaced: asyncio and parcels still look at the old one.
         """
-        left = self._buffer[taken : self._filled] if taken < self._filled else b""
-        if self._needed > len(self._buffer):
-            self._buffer = bytearray(min(self._needed + IDLE_BYTES, max(4 * self._filled, 8 * IDLE_BYTES)))
-        elif not taken and self._filled < len(self._buffer):
-            return
-        self._buffer[: len(left)] = left
-        self._filled = len(left)
+        left = end - taken
+        if not left or self._ending:
+            self._partial, self._filled = None, 0
+        elif self._partial is not None and not taken and end < len(self._partial):
+            self._filled = end
+        else:
+            self._partial = bytearray(min(self._needed + SLACK_BYTES, max(4 * left, UNPROVEN_BYTES)))
+            self._partial[:left] = data[taken:end]
+            self._filled = left
 
-    def _handle(self, packet: mqtt5.Packet) -> None:
+    def _handle(self, packet: mqtt5.Packet, payload: bytes | memoryview) -> None:
         if self._session is None:
             if isinstance(packet, ConnectPacket):
                 self._connect(packet)
@@ -198,7 +226,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         match packet:
             case PublishPacket():
-                self._publish(self._session, packet)
+                self._publish(self._session, packet, payload)
             case PubAckPacket():
                 self._hub.acknowledge(self._session, packet.packet_id)
             case PingReqPacket():
@@ -244,7 +272,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.write(answer.write())
         self._hub.flush(session)
 
-    def _publish(self, session: Session, packet: PublishPacket) -> None:
+    def _publish(self, session: Session, packet: PublishPacket, payload: bytes | memoryview) -> None:
         if packet.qos == QoS.EXACTLY_ONCE:
             self._fail(DisconnectReasonCode.QOS_NOT_SUPPORTED, "QoS 2")
         elif packet.topic_alias is not None:
@@ -252,7 +280,7 @@ class Connection(asyncio.BufferedProtocol):
         elif packet.subscription_ids or packet.packet_id == 0:
             self._fail(DisconnectReasonCode.PROTOCOL_ERROR, "a subscription id or no packet id")
         else:
-            reason = self._hub.publish(session, packet)
+            reason = self._hub.publish(session, packet, payload)
             if packet.packet_id is not None:
                 self._answer(_puback(packet.packet_id, reason))
 

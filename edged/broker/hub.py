@@ -36,6 +36,8 @@ from edged.wire.topics import matches
 
 log = logging.getLogger(__name__)
 
+MATCHES = 4096  # topics whose subscribers are remembered
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -71,6 +73,7 @@ class Hub:
         self.sessions: dict[str, Session] = {}
         self.retained: dict[str, Parcel] = {}
         self._subscriptions: TopicTrie[str, Granted] = TopicTrie()  # key: client id
+        self._matches: dict[str, list[tuple[str, Granted]]] = {}  # what the tree said, until a subscription changes
         self._waiting_bytes = 0
 
     # A client comes and goes
@@ -137,15 +140,16 @@ class Hub:
 
     # What a client does
 
-    def publish(self, session: Session, packet: PublishPacket) -> PubAckReasonCode:
-        """Route one message; the answer is the reason code of its PUBACK (a QoS-0 publisher gets none)."""
+    def publish(self, session: Session, packet: PublishPacket, payload: bytes | memoryview) -> PubAckReasonCode:
+        """Route one message; the answer is the reason code of its PUBACK (a QoS-0 publisher gets none). `payload` is
+        kept as long as anyone waits for it."""
         if len(packet.user_properties) > MAX_PROPERTIES or packet.topic.count("/") >= MAX_LEVELS:
             self._count("refused_publish", session.identity, packet.topic)
             return PubAckReasonCode.QUOTA_EXCEEDED
-        if not self.access.may_publish(session.identity, packet.topic, size=len(packet.payload), retain=packet.retain):
+        if not self.access.may_publish(session.identity, packet.topic, size=len(payload), retain=packet.retain):
             self._count("refused_publish", session.identity, packet.topic)
             return PubAckReasonCode.NOT_AUTHORIZED
-        return self._route(wrap(packet, session.client_id, self.clock.monotonic()))
+        return self._route(wrap(packet, payload, session.client_id, self.clock.monotonic()))
 
     def subscribe(self, session: Session, packet: SubscribePacket) -> tuple[list[SubAckReasonCode], list[Granted]]:
         """One answer per filter, and the filters whose retained messages go out after the SUBACK (`send_retained`)."""
@@ -171,6 +175,7 @@ class Hub:
         for pattern in patterns:
             known = session.subscriptions.pop(pattern, None)
             self._subscriptions.remove(pattern, session.client_id)
+            self._matches.clear()
             answers.append(UnsubAckReasonCode.SUCCESS if known else UnsubAckReasonCode.NO_SUBSCRIPTION_EXISTED)
         return answers
 
@@ -198,6 +203,7 @@ class Hub:
         granted = Granted(pattern, min(int(asked.max_qos), 1), asked.no_local, asked.retain_as_published)
         session.subscriptions[pattern] = granted
         self._subscriptions.add(pattern, session.client_id, granted)
+        self._matches.clear()
         handling = asked.retain_handling
         if handling == RetainHandling.SEND_ALWAYS or (
             handling == RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS and not known
@@ -216,7 +222,7 @@ class Hub:
                 return PubAckReasonCode.QUOTA_EXCEEDED
         # One copy per client at the highest QoS that its filters grant; of two equal ones the first found.
         chosen: dict[str, Granted] = {}
-        for client_id, granted in self._subscriptions.match(parcel.topic):
+        for client_id, granted in self._subscribed(parcel.topic):
             if granted.no_local and client_id == parcel.origin:
                 continue
             if client_id not in chosen or granted.qos > chosen[client_id].qos:
@@ -230,6 +236,14 @@ class Hub:
         if taken:
             return PubAckReasonCode.SUCCESS
         return PubAckReasonCode.QUOTA_EXCEEDED if chosen else PubAckReasonCode.NO_MATCHING_SUBSCRIBERS
+
+    def _subscribed(self, topic: str) -> list[tuple[str, Granted]]:
+        found = self._matches.get(topic)
+        if found is None:
+            if len(self._matches) >= MATCHES:
+                self._matches.clear()
+            found = self._matches[topic] = list(self._subscriptions.match(topic))
+        return found
 
     def _offer(self, session: Session, parcel: Parcel, qos: int, retain: bool) -> bool:
         room = min(self.limits.session_bytes, session.bytes + self.limits.total_bytes - self._waiting_bytes)
@@ -253,13 +267,14 @@ class Hub:
     def _send_will(self, session: Session) -> None:
         will, session.will, session.will_at = session.will, None, None
         if will is not None:
-            self._route(wrap(will, session.client_id, self.clock.monotonic()))
+            self._route(wrap(will, will.payload or b"", session.client_id, self.clock.monotonic()))
 
     def _forget(self, session: Session) -> None:
         if session.will_at is not None:
             self._send_will(session)  # MQTT 5, 3.1.2.5: at the session's end at the latest
         for pattern in session.subscriptions:
             self._subscriptions.remove(pattern, session.client_id)
+        self._matches.clear()
         self._waiting_bytes -= session.bytes
         session.bytes = 0
         self.sessions.pop(session.client_id, None)

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 
 from mqtt5 import PublishPacket, QoS, Will
 
+from edged.broker.codec import length_bytes
+
 MAX_PROPERTIES = 64  # user properties of one message; a packet can carry 400,000
 # The codec's QoS is no number whatever its stub says: it neither compares nor is false for 0. Inside the broker QoS is an int.
 QOS = (QoS.AT_MOST_ONCE, QoS.AT_LEAST_ONCE)
 _OVERHEAD = 256  # what the objects of one waiting message cost beside its bytes, estimated
+
+
+Pieces = tuple[bytes, bytes | memoryview]  # a packet: what goes before the payload, and the payload, shared by all
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +23,7 @@ class Parcel:
     """`qos` is 0 or 1; `expires_at` is monotonic seconds, None = never; `origin` is the publisher's client id."""
 
     topic: str
-    payload: bytes
+    payload: bytes | memoryview
     qos: int
     retain: bool
     origin: str
@@ -33,12 +38,12 @@ class Parcel:
     def expired(self, now: float) -> bool:
         return self.expires_at is not None and self.expires_at <= now
 
-    def packet(self, now: float, qos: int, retain: bool, packet_id: int | None, duplicate: bool) -> bytes:
+    def packet(self, now: float, qos: int, retain: bool, packet_id: int | None, duplicate: bool) -> Pieces:
         """The PUBLISH as one subscriber gets it; the expiry interval is what is left of it (MQTT 5, 3.3.2.3.3)."""
         left = None if self.expires_at is None else max(1, math.ceil(self.expires_at - now))
-        return PublishPacket(
+        head = PublishPacket(
             self.topic,
-            self.payload,
+            b"",
             qos=QOS[qos],
             retain=retain,
             packet_id=packet_id,
@@ -50,11 +55,15 @@ class Parcel:
             correlation_data=self.correlation_data,
             user_properties=list(self.user_properties),
         ).write()
+        start = 2  # the codec counted no payload: its remaining length is written anew
+        while head[start - 1] & 0x80:
+            start += 1
+        size = len(head) - start + len(self.payload)
+        return b"".join((head[:1], length_bytes(size), head[start:])), self.payload
 
 
-def wrap(packet: PublishPacket | Will, origin: str, now: float) -> Parcel:
-    """Take over what a client published, or asked to have published when it vanishes."""
-    payload = packet.payload or b""
+def wrap(packet: PublishPacket | Will, payload: bytes | memoryview, origin: str, now: float) -> Parcel:
+    """Take over what a client published, or asked to have published when it vanishes; `payload` is kept, not copied."""
     interval = packet.message_expiry_interval
     pairs = tuple(packet.user_properties)
     return Parcel(
@@ -63,7 +72,7 @@ def wrap(packet: PublishPacket | Will, origin: str, now: float) -> Parcel:
         qos=int(packet.qos),
         retain=packet.retain,
         origin=origin,
-        size=_OVERHEAD + len(packet.topic) + len(payload) + sum(64 + len(k) + len(v) for k, v in pairs),
+        size=_OVERHEAD + len(packet.topic) + len(payload) + sum([64 + len(k) + len(v) for k, v in pairs]),
         expires_at=None if interval is None else now + interval,
         user_properties=pairs,
         payload_format_indicator=packet.payload_format_indicator,

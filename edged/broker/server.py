@@ -8,7 +8,6 @@ certificates, durability.
 from __future__ import annotations
 
 import asyncio
-import asyncio.sslproto
 import contextlib
 import ipaddress
 import ssl
@@ -20,6 +19,7 @@ from mqtt5 import DisconnectReasonCode
 from edged.broker.acl import Access
 from edged.broker.connection import Connection
 from edged.broker.hub import Hub, Limits
+from edged.broker.tls import SharedInbox, server_context
 from edged.clock import Clock, SystemClock
 from edged.errors import Misconfigured, Unavailable
 from edged.wire.link import Tls
@@ -28,10 +28,7 @@ MAX_CONNECTIONS = 1024
 SWEEP_S = 1.0
 HANDSHAKE_S = 10.0
 STOP_S = 2.0
-
-# asyncio reads TLS through a buffer of 256 KiB per connection; 16 KiB, one TLS record, takes a quarter of the memory at
-# 1,000 connections.
-asyncio.sslproto.SSLProtocol.max_size = 16 * 1024
+INBOX_BYTES = 256 * 1024  # read at once from a socket
 
 
 class Broker:
@@ -40,6 +37,7 @@ class Broker:
     def __init__(self, access: Access, clock: Clock | None = None, limits: Limits | None = None) -> None:
         self.hub = Hub(access, clock or SystemClock(), limits)
         self.connections: set[Connection] = set()
+        self.inbox = memoryview(bytearray(INBOX_BYTES))
 
     async def listen(self, host: str, port: int, tls: Tls | None) -> asyncio.Server:
         """Accept connections; port 0 takes a free one. Raises Misconfigured (TLS files, address) or Unavailable."""
@@ -48,18 +46,16 @@ class Broker:
                 f"refusing to listen on {host} without TLS", hint="give --ca, --cert and --key, or listen on 127.0.0.1"
             )
         context = None if tls is None else server_context(tls)
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.create_server(
-                lambda: Connection(self),
-                host,
-                port,
-                ssl=context,
-                ssl_handshake_timeout=HANDSHAKE_S if context else None,
-                ssl_shutdown_timeout=STOP_S if context else None,
-            )
+            return await asyncio.get_running_loop().create_server(lambda: self._welcome(context), host, port)
         except OSError as e:
             raise Unavailable(f"cannot listen on {host}:{port}: {e.strerror or e}") from e
+
+    def _welcome(self, context: ssl.SSLContext | None) -> asyncio.BufferedProtocol:
+        connection = Connection(self)
+        if context is None:
+            return connection
+        return SharedInbox(self.inbox, connection, context, handshake_s=HANDSHAKE_S, shutdown_s=STOP_S)
 
     def admit(self, connection: Connection) -> bool:
         if len(self.connections) >= MAX_CONNECTIONS:
@@ -184,20 +180,6 @@ class BrokerThread:
     def _listening(self, port: int) -> None:
         self.port = port
         self._ready.set()
-
-
-def server_context(tls: Tls) -> ssl.SSLContext:
-    """Clients must show a certificate of our CA; TLS 1.2 or later; no renegotiation. Raises Misconfigured."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    try:
-        context.load_verify_locations(tls.ca)
-        context.load_cert_chain(tls.cert, tls.key)
-    except (OSError, ssl.SSLError) as e:
-        raise Misconfigured(f"the broker's CA {tls.ca}, certificate {tls.cert} or key does not load: {e}") from e
-    return context
 
 
 def is_loopback(host: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from mqtt5 import DisconnectReasonCode, Will
 
-from edged.broker.parcel import Parcel
+from edged.broker.parcel import Parcel, Pieces
 
 MAX_INFLIGHT = 32  # unacknowledged at once, whatever the client would allow
 
@@ -21,7 +21,7 @@ MAX_INFLIGHT = 32  # unacknowledged at once, whatever the client would allow
 class Outlet(Protocol):
     """The way to a connected client."""
 
-    def send(self, data: bytes) -> None: ...
+    def send(self, packet: Pieces) -> None: ...
 
     def ready(self) -> bool:
         """False while the client reads more slowly than we write."""
@@ -93,14 +93,14 @@ class Session:
             if parcel.expired(now):
                 continue
             new_id = self._next_id() if qos else None
-            data = parcel.packet(now, qos, retain, new_id, False)
-            if self.max_packet is not None and len(data) > self.max_packet:
+            packet = parcel.packet(now, qos, retain, new_id, False)
+            if self.max_packet is not None and len(packet[0]) + len(packet[1]) > self.max_packet:
                 self.dropped += 1  # MQTT 5, 3.1.2.11.4: discard it and act as if it had been sent
                 continue
             if new_id is not None:
                 self.inflight[new_id] = (parcel, retain)
                 self.bytes += parcel.size
-            self.outlet.send(data)
+            self.outlet.send(packet)
         return before - self.bytes
 
     def acknowledge(self, packet_id: int) -> int:

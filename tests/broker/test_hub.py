@@ -16,8 +16,8 @@ class Box:
     def __init__(self):
         self.sent, self.open, self.ended = [], True, None
 
-    def send(self, data):
-        self.sent.append(mqtt5.read(memoryview(data))[0])
+    def send(self, packet):
+        self.sent.append(mqtt5.read(memoryview(b"".join(packet)))[0])
 
     def ready(self):
         return self.open
@@ -47,8 +47,8 @@ def join(hub, name, *filters, **connect):
 
 
 def say(hub, session, topic, payload=b"x", qos=1, **more):
-    packet = PublishPacket(topic, payload, qos=QoS(qos), packet_id=1 if qos else None, **more)
-    return hub.publish(session, packet)
+    packet = PublishPacket(topic, b"", qos=QoS(qos), packet_id=1 if qos else None, **more)
+    return hub.publish(session, packet, payload)
 
 
 def test_the_publisher_learns_that_nobody_is_subscribed(hub):
