@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edged.storage.journal import Journal
 
 BUSY_S = 10.0
+CATALOGUE = "edged.db"
 SEGMENT_BYTES = 32 * 2**20
 
 Params = Sequence[Any] | Mapping[str, Any]
@@ -52,8 +53,10 @@ class Store:
         max_bytes: int,
         segment_bytes: int,
         busy_s: float,
+        catalogue: str = CATALOGUE,
     ) -> None:
         self.data_dir = data_dir
+        self.path = data_dir / catalogue
         self.clock = clock
         self.readonly = readonly
         self.min_free = min_free  # bytes of the disk that new pictures may not take
@@ -63,6 +66,7 @@ class Store:
         self._journal: Journal | None = None
         self._seal = seal
         self._conn = conn
+        self._inode = _inode(self.path)
         self._lock = threading.RLock()
         self._depth = 0
         self._durable = True
@@ -82,6 +86,7 @@ class Store:
         busy_s: float = BUSY_S,
         keyring_copy: Path | None = None,
         accept_catalogue: bool = False,
+        catalogue: str = CATALOGUE,
     ) -> Store:
         """Open the store under `data_dir`, making or upgrading it unless `readonly`.
 
@@ -89,19 +94,20 @@ class Store:
         works. `min_free` bytes of the disk are kept from new pictures; segments of `segment_bytes` take `max_bytes` at
         most (0 = no limit). `busy_s`: how long to wait for another writer. `keyring_copy`: where the second copy of the
         keyring is (default: in the site's keys/). `accept_catalogue`: the catalogue was restored or made anew, so it may
-        be older than the keyring.
+        be older than the keyring. `catalogue`: the name of its file, another while a new one is made (repair.py).
         """
         data_dir = Path(data_dir)
-        path = data_dir / "edged.db"
+        path = data_dir / catalogue
         seal = Seal(site_key, copies_of(data_dir, keyring_copy)) if site_key is not None else None
         if readonly:
             if not path.is_file():
                 raise Misconfigured(f"no store at {path}", code="no_store", hint="edged init makes one")
         else:
-            _make_dirs(data_dir)
+            _make_dirs(data_dir, path)
         store = cls(
             data_dir, _connect(path, readonly, busy_s), seal, clock, readonly=readonly, min_free=min_free,
             max_bytes=max_bytes, segment_bytes=_fitting(segment_bytes, max_bytes), busy_s=busy_s,
+            catalogue=catalogue,
         )  # fmt: skip
         try:
             with explained(path):
@@ -115,14 +121,23 @@ class Store:
 
     def reopen(self) -> None:
         """A new connection: after a failed fsync only what is read from the disk again can be trusted."""
-        path = self.data_dir / "edged.db"
         with self._lock:
             self._db = None
-            with explained(path):
+            with explained(self.path):
                 self._conn.close()
-            self._conn = _connect(path, self.readonly, self._busy_s)
-            with explained(path):
+            self._inode = _inode(self.path)
+            self._conn = _connect(self.path, self.readonly, self._busy_s)
+            with explained(self.path):
                 _prepare(self._conn, self.readonly)
+
+    def _follow(self) -> bool:
+        """Open the catalogue that was put in the place of this one (repair.py), if one was."""
+        if _inode(self.path) == self._inode:
+            return False
+        if self._conn.in_transaction:
+            self._conn.execute("rollback")
+        self.reopen()
+        return True
 
     @property
     def seal(self) -> Seal:
@@ -190,6 +205,8 @@ class Store:
             self._depth += 1
             try:
                 self._run("begin immediate" if outer else f"savepoint {name}")
+                if outer and self._follow():  # asked under the lock: what is written now is not left behind
+                    self._run("begin immediate")
                 yield self
                 self._run("commit" if outer else f"release {name}")
             except BaseException:
@@ -216,17 +233,21 @@ class Store:
             return self._run(sql, params).lastrowid or 0
 
     def execute_many(self, sql: str, params: Iterable[Params]) -> None:
-        with self._lock, explained(self.data_dir / "edged.db"):
+        with self._lock, explained(self.path):
             self._conn.executemany(sql, params)
 
     def rows(self, sql: str, params: Params = ()) -> list[sqlite3.Row]:
         """All rows of a query; columns by name or by place."""
-        with self._lock, explained(self.data_dir / "edged.db"):
+        with self._lock, explained(self.path):
+            if not self._depth:
+                self._follow()
             return self._conn.execute(sql, params).fetchall()
 
     def row(self, sql: str, params: Params = ()) -> sqlite3.Row | None:
         """The first row of a query, or None."""
-        with self._lock, explained(self.data_dir / "edged.db"):
+        with self._lock, explained(self.path):
+            if not self._depth:
+                self._follow()
             found: sqlite3.Row | None = self._conn.execute(sql, params).fetchone()
             return found
 
@@ -239,7 +260,7 @@ class Store:
         if self._journal is not None:
             self._journal.close()
             self._journal = None
-        with self._lock, explained(self.data_dir / "edged.db"):
+        with self._lock, explained(self.path):
             self._conn.close()
 
     def __enter__(self) -> Self:
@@ -249,7 +270,7 @@ class Store:
         self.close()
 
     def _run(self, sql: str, params: Params = ()) -> sqlite3.Cursor:
-        with explained(self.data_dir / "edged.db"):
+        with explained(self.path):
             return self._conn.execute(sql, params)
 
 
@@ -286,7 +307,15 @@ def _fitting(segment_bytes: int, max_bytes: int) -> int:
     return min(segment_bytes, max(max_bytes // 32, 2**20)) if max_bytes else segment_bytes
 
 
-def _make_dirs(data_dir: Path) -> None:
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _make_dirs(data_dir: Path, catalogue: Path) -> None:
     try:
         new = [p for p in (data_dir, *data_dir.parents) if not p.exists()]
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -295,7 +324,7 @@ def _make_dirs(data_dir: Path) -> None:
         for name in ("segments", "models"):
             disk.make_dir(data_dir / name)
         # Before SQLite does: its files (WAL, shared memory) copy the mode of the database.
-        os.close(os.open(data_dir / "edged.db", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(catalogue, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as e:
         raise disk.renamed(e, data_dir) from e
 
