@@ -72,6 +72,8 @@ class Storage(Section, frozen=True):
     max_age_days: Positive = 30
     min_free: int | str = "500MB"
     key_file: str = ""  # default: <data_dir>/keys/storage.key, or systemd's credential "storage-key"
+    key_copy: str = ""  # default: beside the key file, <name>.copy; none for a credential
+    keyring_copy: str = ""  # default: <data_dir>/keys/keyring; better a folder on another disk
 
 
 class Detector(Section, frozen=True):

@@ -20,6 +20,7 @@ from edged import engine, site
 from edged.clock import Clock
 from edged.config import Config, size
 from edged.errors import EdgedError, Misconfigured
+from edged.storage import keyring, sitekey
 
 DECLARED_MIN_OPENCV = (4, 12)
 
@@ -72,14 +73,24 @@ def disk(config: Config) -> Iterator[Finding]:
 
 def keys(config: Config) -> Iterator[Finding]:
     """Private keys are there and only ours to read."""
-    tls = config.mqtt.tls
-    for path in (site.key_file(config), Path(tls.key_file or config.keys_dir / "server.key")):
-        if not path.exists():
-            yield Finding("keys", False, f"{path} is not there", "a new key would not open what the old one sealed")
-        elif path.stat().st_mode & 0o077:
-            yield Finding("keys", False, f"{path} can be read by others", f"chmod 600 {path}")
-        else:
-            yield Finding("keys", True, f"{path.name} is there, 0600")
+    path = Path(config.mqtt.tls.key_file or config.keys_dir / "server.key")
+    if not path.exists():
+        yield Finding("keys", False, f"{path} is not there", "`edged init` made it: bring it back from a backup")
+    elif path.stat().st_mode & 0o077:
+        yield Finding("keys", False, f"{path} can be read by others", f"chmod 600 {path}")
+    else:
+        yield Finding("keys", True, f"{path.name} is there, 0600")
+    place = site.key_place(config)
+    for e in sitekey.trouble(place):
+        yield Finding("keys", False, str(e), e.hint)
+    if not sitekey.trouble(place):
+        yield Finding("keys", True, f"{' and '.join(p.name for p in place.files)} are there, 0600")
+    if config.data_dir.is_dir():
+        found = keyring.trouble(site.keyring_copies(config))
+        for t in found:
+            yield Finding("keyring", False, t.text, t.hint)
+        if not found:
+            yield Finding("keyring", True, "both copies of the data keys are whole")
 
 
 def runtime(config: Config) -> Iterator[Finding]:

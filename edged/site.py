@@ -7,6 +7,7 @@ key stays secret once it is carried to a camera: hand over `keys/cam-<id>.*` by 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,12 +19,15 @@ from typing import TYPE_CHECKING
 from edged.clock import Clock, SystemClock
 from edged.config import PLANTED, Config, size
 from edged.errors import Misconfigured, Refused, Unavailable
-from edged.storage import seal
+from edged.storage import audit, sitekey
+from edged.storage.keyring import copies_of
 from edged.storage.store import Store
 from edged.wire.link import Endpoint, Link, Tls, Will
 
 if TYPE_CHECKING:
     from edged.publish.trust import Repository
+
+log = logging.getLogger(__name__)
 
 CREDENTIAL = "storage-key"  # systemd LoadCredential= name
 
@@ -63,7 +67,9 @@ def create(data_dir: Path, new: NewSite, clock: Clock) -> Path:
     keys.mkdir(mode=0o700)
     identity.make_ca(keys, new.site, clock.now())
     identity.issue(keys, "server", server=True, hosts=new.hosts, now=clock.now())
-    Store.open(data_dir, clock=clock, site_key=seal.make_key(keys / "storage.key")).close()
+    key = sitekey.make_key(keys / "storage.key")
+    with Store.open(data_dir, clock=clock, site_key=key) as store:
+        audit.append(store, "edged init", "key.created", "site key", {"fingerprint": sitekey.fingerprint(key)})
     trust.make_keys(keys / "tuf")
     trust.Repository(data_dir / "tuf", keys / "tuf", clock).init()
     for camera in new.cameras:
@@ -118,12 +124,48 @@ def key_file(config: Config) -> Path:
     return credential if credential.exists() else config.keys_dir / "storage.key"
 
 
-def open_store(config: Config, *, readonly: bool = False, key: bool = False) -> Store:
-    """The site's store; with `key` it can seal and unseal pictures. Raises Misconfigured."""
-    return Store.open(
-        config.data_dir, clock=SystemClock(), site_key=seal.read_key(key_file(config)) if key else None,
+def key_place(config: Config, file: Path | None = None) -> sitekey.Place:
+    """The files of the site key; `file` instead of the one that is configured."""
+    path = file or key_file(config)
+    if config.storage.key_copy:
+        return sitekey.Place(path, Path(config.storage.key_copy))
+    if path.parent == Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")):
+        return sitekey.Place(path, None)
+    return sitekey.Place.of(path)
+
+
+def keyring_copies(config: Config) -> tuple[Path, Path]:
+    """Where both copies of the data keys are."""
+    copy = config.storage.keyring_copy
+    return copies_of(config.data_dir, Path(copy) if copy else None)
+
+
+def open_store(
+    config: Config,
+    *,
+    readonly: bool = False,
+    key: bool = False,
+    file: Path | None = None,
+    ask: sitekey.Ask | None = None,
+) -> Store:
+    """The site's store; with `key` it can seal and unseal pictures. Raises Misconfigured.
+
+    `file` is used as the key file instead of the configured one, `ask` is asked for its passphrase. A key file or copy
+    that is damaged or gone is written again, once the other one has opened the store for writing.
+    """
+    place = key_place(config, file)
+    store = Store.open(
+        config.data_dir, clock=SystemClock(), site_key=sitekey.read(place, ask) if key else None,
         readonly=readonly, min_free=size(config.storage.min_free), max_bytes=size(config.storage.max_bytes),
+        keyring_copy=keyring_copies(config)[1],
     )  # fmt: skip
+    if key and not readonly:
+        try:
+            with store.seal.ring.locked():
+                sitekey.mend(place)
+        except OSError as e:
+            log.warning("the second copy of the site key cannot be written: %s", e)
+    return store
 
 
 @contextmanager

@@ -36,6 +36,7 @@ MIN_PASSPHRASE = 8
 
 Ask = Callable[[], str]
 
+_GONE = "bring it back from its copy, or `edged key recover`: a new key would not open what the old one sealed"
 _PLAIN = "edged-key-1"
 _WRAPPED = "edged-key-2"
 _N, _R, _P = 2**17, 8, 1
@@ -114,8 +115,8 @@ def read(place: Place, ask: Ask | None = None) -> bytes:
         return key
 
 
-def trouble(place: Place) -> list[str]:
-    """What is wrong with the files, a sentence each; needs no passphrase."""
+def trouble(place: Place) -> list[Misconfigured]:
+    """What is wrong with the files; needs no passphrase."""
     found = []
     contents: list[bytes] = []
     for file in place.files:
@@ -124,9 +125,14 @@ def trouble(place: Place) -> list[str]:
             _words(content, file)
             contents.append(content)
         except Misconfigured as e:
-            found.append(str(e))
+            found.append(e)
     if len(contents) == 2 and contents[0] != contents[1]:
-        found.append(f"{place.copy} is not the same as {place.path}")
+        found.append(
+            Misconfigured(
+                f"{place.copy} is not the same as {place.path}", code="key_copies_differ",
+                hint="`edged key rotate` or `edged key passphrase` was cut off: run it again",
+            )
+        )  # fmt: skip
     return found
 
 
@@ -227,7 +233,7 @@ def _content(path: Path) -> bytes:
             mode = stat.S_IMODE(os.fstat(fd).st_mode)
             content = f.read(4096)
     except OSError as e:
-        raise Misconfigured(f"key file {path}: {e.strerror}", code="no_key", hint="edged init makes one") from e
+        raise Misconfigured(f"key file {path}: {e.strerror}", code="no_key", hint=_GONE) from e
     if mode & 0o077:
         raise Misconfigured(
             f"key file {path} can be read by others (mode {mode:04o})", code="key_mode", hint=f"chmod 600 {path}"
