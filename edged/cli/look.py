@@ -19,6 +19,7 @@ def status(context: Context) -> None:
     from edged.site import daemon_runs
     from edged.storage import leaks, views
     from edged.web.verdict import sentence
+    from edged.web.words import count
 
     at = SystemClock().now()
     with context.store(readonly=True) as store:
@@ -30,6 +31,7 @@ def status(context: Context) -> None:
     lines = [
         f"{c.id:20} {('online' if c.online else 'offline') if alive else 'unknown':8} release {c.release or '-'},"
         f" last seen {iso(c.last_seen)}"
+        + (f", {count(c.missing.frames, 'frame')} missing since {iso(c.missing.since)}" if c.missing else "")
         for c in cameras
     ]
     facts = [
@@ -39,6 +41,7 @@ def status(context: Context) -> None:
             "release": c.release,
             "last_seen": iso(c.last_seen),
             "fps": c.fps,
+            "missing": {"frames": c.missing.frames, "since": iso(c.missing.since)} if c.missing else None,
         }
         for c in cameras
     ]

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from edged.clock import day
 from edged.errors import Refused, Unavailable
-from edged.storage import cameras, journal, objects, seal, segment
+from edged.storage import cameras, gaps, journal, objects, seal, segment
 from edged.storage.store import Store
 from edged.wire.messages import Frame, FrameReceipt, Region
 
@@ -135,6 +135,7 @@ def insert(store: Store, a: Answer, there: Container[str] | None = None) -> None
         return object_id if there is None or object_id in there else None
 
     cameras.seen(store, a.camera, a.received, stored=a.status == "stored")
+    gaps.note(store, a.camera, a.boot, a.seq, a.received)
     store.execute(
         "insert into frame (id, camera, kind, sha256, seq, boot, ts, received, width, height, model, status, detail,"
         " object, scrub) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -53,6 +53,14 @@ create table arrival (
     last        real not null
 ) strict;
 
+-- The number of the newest object is given again when that was deleted: nothing may say of it when it came.
+create trigger object_newest_out after delete on object
+when old.rowid > (select coalesce(max(rowid), 0) from object) begin
+    delete from arrival where n > (select min(n) from arrival where n >= (select coalesce(max(rowid), 0) from object));
+    update arrival set n = (select coalesce(max(rowid), 0) from object)
+        where n > (select coalesce(max(rowid), 0) from object);
+end;
+
 -- What retention remembers from run to run, by name.
 create table ageing (
     name        text primary key,
@@ -88,3 +96,15 @@ insert into counter select 'labels:' || source, count(*) from label group by sou
 create trigger label_counted after insert on label begin
     insert into counter values ('labels:' || new.source, 1) on conflict do update set n = n + 1;
 end;
+
+-- The numbers of a camera's frames since it booted, and which of them never came (storage/gaps.py). Bounded.
+create table sequence (
+    camera      text not null,
+    boot        text not null,
+    first       integer not null,
+    last        integer not null,
+    holes       text not null,              -- JSON: [[first, last, noticed], ...], ascending
+    lost        integer not null,           -- in holes that are not listed any more
+    updated     real not null,
+    primary key (camera, boot)
+) strict, without rowid;

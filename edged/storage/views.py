@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edged.interval import wilson
-from edged.storage import alarms, candidates, cycles, deliveries, labels, releases, reports, verdicts
+from edged.storage import alarms, candidates, cycles, deliveries, gaps, labels, releases, reports, verdicts
 from edged.storage import cameras as camera_rows
 from edged.storage.store import Store
 
@@ -83,6 +83,7 @@ class CameraView:
     release: int | None
     picture: Picture | None
     withheld: int  # in the last RECENT_S
+    missing: gaps.Missing | None  # frames that never came
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,7 @@ def now(store: Store, at: float) -> Now:
 def cameras(store: Store, at: float) -> list[CameraView]:
     """Every camera that ever spoke, by id."""
     numbers = {r.sha256: r.number for r in releases.all(store)}
+    missing = gaps.missing(store, at)
     withheld = dict(
         tuple(r)
         for r in store.rows(
@@ -251,7 +253,7 @@ def cameras(store: Store, at: float) -> list[CameraView]:
             fps=c.stats.fps if c.stats else None, infer_ms=c.stats.infer_ms if c.stats else None,
             temp_c=c.stats.temp_c if c.stats else None, waiting=c.stats.spool_frames if c.stats else 0,
             model=_model(c), release=numbers.get(_model(c)), picture=picture(store, c.id),
-            withheld=withheld.get(c.id, 0),
+            withheld=withheld.get(c.id, 0), missing=missing.get(c.id),
         )
         for c in camera_rows.all(store)
     ]  # fmt: skip
