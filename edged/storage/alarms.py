@@ -18,7 +18,8 @@ PRIVACY_UNMEASURED = "privacy_unmeasured"  # nobody knows whether it is
 SCRUB_DOWN = "scrub_down"  # no scrub child can start: nothing is taken from any camera
 DISK_FULL = "disk_full"  # no room for pictures; cameras keep them
 DISK_FAILED = "disk_failed"  # the disk took a write badly; cameras keep their pictures
-CODES = (SCRUB_DOWN, DISK_FULL, DISK_FAILED, PRIVACY_LEAK, PRIVACY_UNMEASURED)
+CATALOGUE_REBUILT = "catalogue_rebuilt"  # the database was damaged; what was lost is said
+CODES = (SCRUB_DOWN, DISK_FULL, DISK_FAILED, CATALOGUE_REBUILT, PRIVACY_LEAK, PRIVACY_UNMEASURED)
 
 
 @dataclass(frozen=True)

@@ -92,3 +92,16 @@ def test_an_act_that_is_rolled_back_leaves_no_gap(store):
         act()
     audit.append(store, "anna", "b", "y")
     assert audit.verify(store) == 1
+
+
+def test_a_gap_that_a_later_row_names_is_honest_and_any_other_is_not(store):
+    for n in range(6):
+        audit.append(store, "anna", "release", str(n))
+    store.execute("delete from audit where n in (3, 4)")
+    with pytest.raises(Corrupt, match="row 3 is missing"):
+        audit.verify(store)
+    audit.append(store, "edged", audit.REBUILT, "edged.db", {"audit_missing": [[3, 4]]})
+    assert audit.verify(store) == 5
+    store.execute("delete from audit where n = 2")
+    with pytest.raises(Corrupt, match="row 2 is missing"):
+        audit.verify(store)
