@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from edged.clock import SystemClock
+from edged.clock import SystemClock, iso
 from edged.site import only_daemon
-from edged.storage import Store, alarms, leaks
+from edged.storage import Store, alarms, cameras, gaps, leaks
 
 
 def edged(*args, cwd=None):
@@ -84,6 +84,18 @@ def test_status_says_what_of_the_planted_pictures_was_hidden(site):
     privacy = json.loads(edged("--json", "-c", site / "config.toml", "status").stdout)["privacy"]
     assert privacy["recall"][0]["n"] == 1
     assert privacy["alarms"][0]["code"] == "privacy_leak"
+
+
+def test_status_says_which_frames_never_came(site):
+    noticed = SystemClock().now() - 3600
+    with Store.open(site, clock=SystemClock(), site_key=None) as store, store.transaction():
+        cameras.seen(store, "gate", noticed)
+        for n in (1, 3):
+            gaps.note(store, "gate", "b", n, noticed)
+    text = edged("-c", site / "config.toml", "status").stdout
+    assert f"1 frame missing since {iso(noticed)}" in text
+    (camera,) = json.loads(edged("--json", "-c", site / "config.toml", "status").stdout)["cameras"]
+    assert camera["missing"] == {"frames": 1, "since": iso(noticed)}
 
 
 def test_two_daemons_never_run_on_one_site(site):

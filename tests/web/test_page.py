@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from edged.storage import Store, cameras, cycles, requests
+from edged.storage import Store, cameras, cycles, gaps, requests
+from edged.web import words
 from edged.web.authority import AUTHORITY, GRANTED
 
 FRAGMENTS = ("/now", "/cameras", "/cycle", "/models", "/fleet")
@@ -118,6 +119,22 @@ def test_pictures_are_never_cached_and_unknown_ones_are_404(client, past, plain,
         "/picture/north.png",
     ):
         assert client.get(path).status_code == 404, path
+
+
+def test_frames_that_never_came_show_until_they_do(client, store, clock):
+    def came(*numbers):
+        with store.transaction():
+            cameras.seen(store, "gate")
+            for n in numbers:
+                gaps.note(store, "gate", "b", n, clock.now())
+
+    came(1, 5)
+    noticed = words.clock_time(clock.now())
+    assert "missing" not in client.get("/cameras").text
+    clock.sleep(61)
+    assert f"3 frames missing since {noticed}" in client.get("/cameras").text
+    came(2, 3, 4)
+    assert "missing" not in client.get("/cameras").text
 
 
 def test_a_frame_that_was_withheld_shows_nothing_but_the_count(client, past):
