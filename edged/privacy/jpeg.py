@@ -24,6 +24,7 @@ _SOF0, _SOF2, _DHT, _SOI, _EOI, _SOS, _DNL, _DHP, _APP0, _COM = (
 )  # fmt: skip
 # Inside entropy-coded data FF is followed by 00 (a stuffed byte), D0..D7 (a restart) or another FF (fill).
 _MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_NO_FILL = re.compile(rb"[^\xff]")
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,11 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     while True:
         if at + 1 < len(data) and data[at] != 0xFF:
             raise Refused(f"JPEG without a marker at byte {at}", code="bad_jpeg")
-        while at < len(data) and data[at] == 0xFF:  # fill bytes may stand before a marker
-            at += 1
-        if at >= len(data):
+        found = _NO_FILL.search(data, at)  # fill bytes may stand before a marker, a megabyte of them
+        if found is None:
             raise Refused("JPEG cut short", code="truncated")
-        marker = data[at]
-        at += 1
+        marker = data[found.start()]
+        at = found.end()
         if marker == _EOI:
             if at != len(data):
                 raise Refused(f"{len(data) - at} bytes behind the end of the JPEG", code="trailing")
