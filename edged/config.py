@@ -70,7 +70,14 @@ class Ingest(Section, frozen=True):
 class Storage(Section, frozen=True):
     max_bytes: int | str = "40GB"
     max_age_days: Positive = 30
+    per_camera_max_bytes: int | str = 0  # 0 = only max_bytes counts; [[camera]] max_bytes overrides it
+    low_water: Annotated[float, Meta(ge=0.5, le=1)] = 0.9  # a store that is full is thinned down to this share of its limit
+    keep_last: tuple[Literal["labelled", "holdout", "champion", "previous"], ...] = (
+        "labelled", "holdout", "champion", "previous",
+    )  # in this order, after all others, and never by age  # fmt: skip
+    row_max_age_days: Positive = 365  # rows of frames whose picture and label are gone
     min_free: int | str = "500MB"
+    reserve: int | str = "16MB"  # given back when the disk is full, so that labels, audit and roll-back work then; 0 = none
     key_file: str = ""  # default: <data_dir>/keys/storage.key, or systemd's credential "storage-key"
     key_copy: str = ""  # default: beside the key file, <name>.copy; none for a credential
     keyring_copy: str = ""  # default: <data_dir>/keys/keyring; better a folder on another disk
@@ -115,10 +122,24 @@ class Mask(Section, frozen=True):
     polygon: Annotated[tuple[tuple[Ratio, Ratio], ...], Meta(min_length=3)]  # corners as shares of width and height
 
 
+class Metrics(Section, frozen=True):
+    enabled: bool = True  # /metrics on the page, which listens on the loopback only
+
+
+class Watchdog(Section, frozen=True):
+    """When a daemon that stands still ends itself (edged/pulse.py, edged/watchdog.py)."""
+
+    every_s: Annotated[float, Meta(ge=0)] = 5  # between two beats; 0 = none: only a main loop that hangs is seen
+    patience_s: Positive = 15  # for a part that has no deadline of its own
+    loop_s: Annotated[float, Meta(ge=0)] = 30  # without a turn of the main loop; 0 = only systemd's watchdog
+
+
 class Camera(Section, frozen=True):
     id: Name
     name: str = ""
     hardware: Name = "generic"
+    max_bytes: int | str = 0  # of its pictures; 0 = [storage] per_camera_max_bytes
+    max_age_days: Annotated[float, Meta(ge=0)] = 0  # 0 = [storage] max_age_days
     mask: tuple[Mask, ...] = ()
 
 
@@ -203,6 +224,8 @@ class Config(Section, frozen=True):
     ingest: Ingest = Ingest()
     storage: Storage = Storage()
     privacy: Privacy = Privacy()
+    metrics: Metrics = Metrics()
+    watchdog: Watchdog = Watchdog()
     camera: tuple[Camera, ...] = ()
     label: Label = Label()
     train: Train = Train()
@@ -253,8 +276,9 @@ def check(raw: dict[str, Any], origin: str = "configuration") -> Config:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as e:
         raise Misconfigured(f"{origin}: {e}", hint=_nearest(raw, str(e))) from e
-    for value in (config.storage.max_bytes, config.storage.min_free, config.retest.gate.max_memory,
-                  config.retest.gate.max_size, config.rollout.rate_bytes_per_s):  # fmt: skip
+    for value in (config.storage.max_bytes, config.storage.per_camera_max_bytes, config.storage.min_free,
+                  config.storage.reserve, config.retest.gate.max_memory, config.retest.gate.max_size,
+                  config.rollout.rate_bytes_per_s, *(c.max_bytes for c in config.camera)):  # fmt: skip
         size(value)
     if not size(config.ingest.bytes_per_s) or size(config.ingest.queue_bytes) < 2 * 2**20:
         raise Misconfigured(

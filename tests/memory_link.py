@@ -168,6 +168,9 @@ class MemoryLink:
     def alive(self) -> bool:
         return True
 
+    def moved(self) -> tuple[int, int]:
+        return 0, 0
+
     def renew(self) -> None:
         self.drop()
         self.reconnect()

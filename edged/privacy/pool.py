@@ -83,6 +83,12 @@ class ScrubChild:
         child = self._child
         return child.process.pid if child else 0
 
+    @property
+    def starting(self) -> bool:
+        """Whether a child has yet to say hello: a call may take START_S longer."""
+        child = self._child
+        return child is None or child.hello is None
+
     def ready(self) -> Hello:
         """Wait until the child can work; what it says of itself. Raises Misconfigured (a detector's file or runtime is
         missing) or Unavailable (code child_down)."""

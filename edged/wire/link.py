@@ -87,6 +87,10 @@ class Link(Protocol):
         """Whether whatever moves the bytes still comes round; true while the broker is merely away."""
         ...
 
+    def moved(self) -> tuple[int, int]:
+        """Messages that came in and that were taken to be sent, since the start."""
+        ...
+
     def renew(self) -> None:
         """Hang up and connect again, soon; the will is sent, subscriptions are made again."""
         ...

@@ -89,6 +89,7 @@ class PahoLink:
         self._retain_allowed = True
         self._closing = threading.Event()
         self._renewing = threading.Event()
+        self._received = self._sent = 0
         self._due = stopwatch() + CONNECTING_S  # the network thread has come round again by then, or hangs
         self._tls = None if endpoint.tls is None else client_context(endpoint.tls)
         self._client = _client(endpoint, will, max_packet_bytes)
@@ -145,6 +146,7 @@ class PahoLink:
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS and not (qos and info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN):
             raise Unavailable(f"the message could not be queued: {info.rc.name}")
         with self._changed:
+            self._sent += 1
             if info.mid in self._acked_early:
                 self._acked_early.discard(info.mid)
             else:
@@ -183,6 +185,10 @@ class PahoLink:
         """Whether the network thread lives and comes round; it does while the broker is away, too."""
         return self._thread.is_alive() and stopwatch() < self._due
 
+    def moved(self) -> tuple[int, int]:
+        """Messages that came in and that were taken to be sent, since the start."""
+        return self._received, self._sent
+
     def renew(self) -> None:
         """Have the network thread hang up and connect again, or try at once when it waits to. Returns at once."""
         self._renewing.set()
@@ -198,8 +204,8 @@ class PahoLink:
         return self._reason
 
     def counts(self) -> dict[str, int]:
-        """`refused_publishes`, `refused_subscriptions`, `unmatched` (nobody was subscribed), `dropped` (QoS 0 that
-        came faster than it was received), `failures` (the network thread caught a bug); missing = 0."""
+        """`refused_publishes`, `refused_subscriptions`, `unmatched` (nobody was subscribed), `dropped` (came faster than
+        it was received, or over a connection that is gone), `failures` (the network thread caught a bug); missing = 0."""
         with self._changed:
             return dict(self._counts)
 
@@ -334,8 +340,10 @@ class PahoLink:
         pairs = getattr(incoming.properties, "UserProperty", ())
         message = Message(topic, bytes(incoming.payload), tuple((str(k), str(v)) for k, v in pairs), incoming.retain)
         with self._changed:
-            # QoS 1 is bounded by the receive maximum: at most RECEIVE_MAXIMUM x max_packet_bytes wait here.
-            full = not incoming.qos and self._inbox_bytes + len(message.payload) > WAITING_BYTES
+            self._received += 1
+            if self._inbox_bytes + len(message.payload) > WAITING_BYTES:
+                self._forget_stale()
+            full = self._inbox_bytes + len(message.payload) > WAITING_BYTES
             if not topic or full:
                 self._counts["dropped"] += 1
             else:
@@ -343,8 +351,16 @@ class PahoLink:
                 self._inbox_bytes += len(message.payload)
                 self._changed.notify_all()
                 return
-        if incoming.qos:
+        if incoming.qos and not full:  # what found no room stays unacknowledged: the broker still has it
             client.ack(incoming.mid, incoming.qos)
+
+    def _forget_stale(self) -> None:
+        """What nobody took of an earlier connection. Of this one at most RECEIVE_MAXIMUM messages wait, the broker holds
+        back the rest; but a link that breaks again and again while nobody receives would gather as many each time."""
+        fresh = [waiting for waiting in self._inbox if waiting[3] == self._connects]
+        self._counts["dropped"] += len(self._inbox) - len(fresh)
+        self._inbox = deque(fresh)
+        self._inbox_bytes = sum(len(message.payload) for message, *_ in fresh)
 
     def _on_publish(
         self, client: Client, _data: Any, mid: int, reason: ReasonCode, properties: Properties | None

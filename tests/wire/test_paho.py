@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import time
 
 import mqtt5
 import pytest
 
+from edged.clock import stopwatch
 from edged.errors import Misconfigured, Refused
 from edged.wire import paho
 from edged.wire.link import Endpoint
@@ -252,3 +254,42 @@ def test_a_link_that_waits_for_a_broker_lives_and_can_be_hurried():
         link.renew()
         broker.accept()[0].close()
     link.close()
+
+
+def wait_for(true):
+    deadline = stopwatch() + WAIT
+    while not true():
+        assert stopwatch() < deadline, "it never came true"
+        time.sleep(0.005)
+
+
+def published(packet_id, payload):
+    return mqtt5.PublishPacket("t", payload, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=packet_id)
+
+
+def test_what_nobody_takes_is_bounded_in_bytes_whatever_happens_to_the_connection(actor, link, monkeypatch):
+    monkeypatch.setattr(paho, "WAITING_BYTES", 1000)
+    for _ in range(4):  # the same four each time, since none was acknowledged
+        actor.accept()
+        assert link.wait_connected(WAIT)
+        actor.say(*(published(i, b"%d" % i * 200) for i in range(1, 5)))
+        actor.say(mqtt5.PingRespPacket())
+        wait_for(lambda: [m[3] for m in link._inbox].count(link.connects()) == 4)
+        assert link._inbox_bytes == sum(len(m[0].payload) for m in link._inbox) <= 1000
+    taken = [link.receive(WAIT).payload[:1] for _ in range(len(link._inbox))]
+    assert taken[-4:] == [b"1", b"2", b"3", b"4"], "of the connection that is up nothing is lost"
+    assert [actor.read().packet_id for _ in range(4)] == [1, 2, 3, 4]
+    assert link.counts()["dropped"] == 16 - len(taken)
+
+
+def test_a_broker_that_sends_more_than_it_may_keeps_what_finds_no_room(actor, link, monkeypatch):
+    monkeypatch.setattr(paho, "WAITING_BYTES", 1000)
+    actor.accept()
+    assert link.wait_connected(WAIT)
+    actor.say(*(published(i, b"x" * 400) for i in range(1, 6)))
+    wait_for(lambda: link.counts().get("dropped") == 3)
+    assert [len(link.receive(WAIT).payload) for _ in range(2)] == [400, 400]
+    assert [actor.read().packet_id for _ in range(2)] == [1, 2]
+    actor.talking.settimeout(0.3)
+    with pytest.raises(TimeoutError):  # the three are not acknowledged, so they come again
+        actor.read()

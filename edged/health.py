@@ -1,0 +1,232 @@
+"""How the box is: a verdict, and the reasons behind it with what to do about each.
+
+Guarantees: `judge` is pure, and `look` reads rows alone (a few dozen, whatever the store holds), so the daemon's retained
+`server/<id>/health`, the page, `/healthz` and `edged status` say the same. Texts name things and no ages: a verdict
+changes when something changes. Does not guarantee that what nobody measures is well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from edged.clock import day, iso
+from edged.storage import alarms, gauges
+from edged.storage.alarms import Alarm
+from edged.storage.gauges import Gauge
+from edged.storage.store import Store
+
+Word = Literal["ok", "degraded", "failed"]
+
+SILENT_S = 300.0  # a camera that is online says something every few seconds
+NO_FRAME_S = 86400.0
+FRESH_S = 60.0  # the daemon's gauges are written every ten seconds
+QUEUE_S = 60.0  # that a frame waits for a scrub child
+AWAY_S = 60.0  # of the broker
+FULL_DAYS = 3.0
+BACKUP_S = 7 * 86400.0
+DAY_S = 86400.0
+EARLIEST = 1_793_491_200.0  # 2026-11-01: no clock that is right says less
+
+# What is bad enough for "failed" (pictures do not come in, or leak), and what to do.
+KNOWN: Mapping[str, tuple[Word, str]] = {
+    "privacy_leak": ("failed", "see the page under Privacy; take cameras off the net until it is cleared"),
+    "scrub_down": ("failed", "`edged doctor` says why no scrub child starts"),
+    "disk_full": ("failed", "free space on the disk, or lower storage.max_bytes"),
+    "disk_failed": ("failed", "see dmesg, replace the disk; cameras keep what was not taken"),
+    "queue_stuck": ("failed", "see the load of the machine, and the log"),
+    "beat_missed": ("failed", "see the log; the watchdog restarts a daemon that stands still"),
+    "daemon_away": ("failed", "systemctl status edged"),
+    "broker_away": ("failed", "start the broker; `edged doctor` tries the door"),
+    "broker_mute": ("degraded", "the broker must let `server` write and read edged/1/<site>/#"),
+    "privacy_unmeasured": ("degraded", "see the log for what becomes of planted pictures"),
+    "camera_offline": ("degraded", "see the camera's power, network and certificate"),
+    "camera_silent": ("degraded", "see the camera's own log"),
+    "full_soon": ("degraded", "raise storage.max_bytes or lower storage.max_age_days"),
+    "clock_wrong": ("degraded", "set the clock, or let NTP do it; nothing was deleted for it"),
+    "clock_stepped": ("degraded", "see whether the clock is right now; nothing was deleted for it"),
+    "backup_none": ("degraded", "edged db backup"),
+    "backup_old": ("degraded", "edged db backup; see whether its timer runs"),
+    "frames_missing": ("degraded", "see the cameras' spools and disks: numbers of frames are missing"),
+    "retention_held": ("degraded", "see that the clock is right, then let it run: `edged data`"),
+    "catalogue_rebuilt": ("degraded", "a damaged copy was kept in the data directory; look at the disk"),
+    "keyring_copy": ("degraded", "put the second copy of the keyring back in place"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reason:
+    """`text` is a sentence without its full stop; `since` seconds since 1970 by the box's clock, 0 = not known."""
+
+    code: str
+    text: str
+    since: float
+    hint: str
+
+    @property
+    def severity(self) -> Word:
+        return KNOWN.get(self.code, ("degraded", ""))[0]
+
+
+@dataclass(frozen=True)
+class Health:
+    """The worst reasons first."""
+
+    verdict: Word
+    reasons: tuple[Reason, ...]
+
+    def document(self) -> dict[str, object]:
+        """{"verdict", "reasons": [{"code", "text", "since" (ISO 8601), "hint"}]}."""
+        told = [{"code": r.code, "text": r.text, "since": iso(r.since), "hint": r.hint} for r in self.reasons]
+        return {"verdict": self.verdict, "reasons": told}
+
+    def encode(self) -> bytes:
+        """What `server/<id>/health` retains."""
+        return msgspec.json.encode(self.document())
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A camera; times as in storage.cameras."""
+
+    id: str
+    online: bool
+    first_seen: float
+    last_seen: float
+    last_frame: float | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What there is to judge by. `daemon`: it is the daemon that asks, so it is there."""
+
+    at: float
+    alarms: Sequence[Alarm] = ()
+    cameras: Sequence[Heard] = ()
+    gauges: Mapping[str, Gauge] = field(default_factory=dict)
+    daemon: bool = False
+
+
+def look(store: Store, at: float, *, daemon: bool = False) -> Facts:
+    heard = store.rows("select id, online, first_seen, last_seen, last_frame from camera order by id")
+    cameras = tuple(Heard(r["id"], bool(r["online"]), *tuple(r)[2:]) for r in heard)
+    return Facts(at, tuple(alarms.standing(store)), cameras, gauges.all(store), daemon)
+
+
+def judge(facts: Facts) -> Health:
+    found = [Reason(a.code, a.text, a.since, _hint(a.code)) for a in facts.alarms]
+    found += [
+        Reason(code, text, since, _hint(code))
+        for code, text, since in (*_of_daemon(facts), *_of_cameras(facts), *_of_store(facts))
+        if code not in {r.code for r in found}
+    ]
+    found.sort(key=lambda r: (r.severity != "failed", list(KNOWN).index(r.code) if r.code in KNOWN else len(KNOWN)))
+    worst: Word = "ok" if not found else found[0].severity
+    return Health(worst, tuple(found))
+
+
+def _hint(code: str) -> str:
+    return KNOWN.get(code, ("degraded", ""))[1]
+
+
+Found = list[tuple[str, str, float]]  # code, text, since
+
+
+def _of_daemon(facts: Facts) -> Found:
+    """The daemon's own figures; old ones say nothing but that nobody writes them."""
+    at, known = facts.at, facts.gauges
+    written = known.get("daemon_threads")
+    if written is None:
+        return []
+    if not facts.daemon and not -DAY_S < at - written.ts < FRESH_S:
+        return [("daemon_away", "the daemon does not run, or cannot write", written.ts)]
+    told: Found = []
+    if (down := known.get("cable_down_ts")) and down.value and at - down.value > AWAY_S:
+        told.append(("broker_away", "there is no connection to the broker: nothing comes in", down.value))
+    if (mute := known.get("cable_silent")) and mute.value:
+        told.append(("broker_mute", "the broker does not hand back what the box sends itself", 0.0))
+    if (beat := known.get("beat_ts")) and beat.ts - beat.value > FRESH_S:
+        told.append(("beat_missed", "the box does not get through to itself", beat.value))
+    if (age := known.get("queue_age_s")) and age.value > QUEUE_S:
+        told.append(("queue_stuck", "frames wait for more than a minute to be scrubbed", age.ts - age.value))
+    return told
+
+
+def _of_cameras(facts: Facts) -> Found:
+    told: Found = []
+    if away := [c for c in facts.cameras if not c.online]:
+        told.append(("camera_offline", f"{_names(away)} offline", min(c.last_seen for c in away)))
+    if mute := [c for c in facts.cameras if c.online and facts.at - c.last_seen > SILENT_S]:
+        told.append(("camera_silent", f"{_names(mute)} online but silent", min(c.last_seen for c in mute)))
+    blind = [
+        (c, c.last_frame) for c in facts.cameras
+        if c.online and c not in mute and c.last_frame is not None and facts.at - c.last_frame > NO_FRAME_S
+    ]  # fmt: skip
+    if blind:
+        text = f"no picture of {_listed([c.id for c, _ in blind])} was stored for a day"
+        told.append(("camera_silent", text, min(last for _, last in blind)))
+    return told
+
+
+def _of_store(facts: Facts) -> Found:
+    at, known = facts.at, facts.gauges
+    told: Found = []
+    days = known.get("full_in_days")
+    if days is not None and 0 < days.value < FULL_DAYS:
+        told.append(("full_soon", f"the disk is full in {_days(days.value)} at this rate", days.ts))
+    backup = known.get("backup_ts")
+    first = min((c.first_seen for c in facts.cameras), default=at)
+    if backup is None and at - first > BACKUP_S:
+        told.append(("backup_none", "no backup was ever made", first))
+    elif backup is not None and at - backup.value > BACKUP_S:
+        told.append(("backup_old", "the last backup is more than a week old", backup.value))
+    return told
+
+
+def _names(cameras: Sequence[Heard]) -> str:
+    return f"{_listed([c.id for c in cameras])} {'is' if len(cameras) == 1 else 'are'}"
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _days(days: float) -> str:
+    return "less than a day" if days < 1 else f"{days:.0f} day{'' if round(days) == 1 else 's'}"
+
+
+class ClockWatch:
+    """Whether the wall clock was set by more than a day, against the clock that cannot be set.
+
+    `newest` is the latest time that stands in the store: what a run before this one took for now."""
+
+    def __init__(self, now: float, monotonic: float, newest: float = 0.0) -> None:
+        self._offset = now - monotonic
+        self._told = ""
+        self._until = 0.0  # monotonic
+        if newest > now + DAY_S:
+            self._tell(f"the clock says {day(now)}, at the last run it said {day(newest)}", monotonic)
+
+    def step(self, now: float, monotonic: float) -> tuple[str, str]:
+        """(code, text) of an alarm, ("", "") when all is well. A step is told for a day, or until it is undone."""
+        if now < EARLIEST:
+            return "clock_wrong", f"the clock says {day(now)}, which is long ago"
+        by = now - monotonic - self._offset
+        if abs(by) > DAY_S:
+            self._offset += by
+            way = "forward" if by > 0 else "back"
+            undone = self._told.startswith("the clock was set") and way not in self._told
+            if undone:
+                self._told = ""
+            else:
+                self._tell(f"the clock was set {way} by {abs(by) / DAY_S:.0f} days", monotonic)
+        if monotonic > self._until:
+            self._told = ""
+        return ("clock_stepped", self._told) if self._told else ("", "")
+
+    def _tell(self, text: str, monotonic: float) -> None:
+        self._told, self._until = text, monotonic + DAY_S
