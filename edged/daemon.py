@@ -32,8 +32,9 @@ from edged.privacy.pool import ScrubChild
 from edged.privacy.talk import Plugin, Polygon, ScrubOptions
 from edged.publish import deliver, fleet, release, rollout, trust
 from edged.retrain.gate import GateLimits
-from edged.storage import alarms, cameras, counters, masks, models, recover, retention
+from edged.storage import alarms, cameras, counters, masks, models, recover
 from edged.storage.store import Store
+from edged.storage.upkeep import Upkeep
 from edged.watch import LEAK, Watch, WatchRules
 from edged.wire import messages, topics
 from edged.wire.link import Link, Message, Will
@@ -43,7 +44,6 @@ from edged.workers import Workers
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5
-RETENTION_S = 60.0
 TALK = Limits(frames_per_s=20.0, burst=200.0, bytes_per_s=1e6)  # of what is no frame, a camera
 STALL_S = 30.0  # the watchdog starves when frames have waited this long and none was answered
 
@@ -57,8 +57,6 @@ class BoxRules:
     rollout: rollout.Rules
     rate_bytes_per_s: int
     stats_interval_s: float
-    max_bytes: int
-    max_age_s: float
 
 
 class Box:
@@ -80,7 +78,7 @@ class Box:
         self._counting = threading.Lock()
         self._published: dict[str, bytes] = {}
         self._connects = 0
-        self._next_tick = self._next_stats = self._next_retention = 0.0
+        self._next_tick = self._next_stats = 0.0
         self.failure: BaseException | None = None  # set by `alarm`; the loop ends with it
         link.subscribe(topics.cam(rules.site, "+", "#"))
         self._handlers: dict[str, Callable[[str, str, Message], None]] = {
@@ -223,9 +221,6 @@ class Box:
                 if now >= self._next_stats:
                     self._next_stats = now + self._rules.stats_interval_s
                     self._retain("stats", msgspec.json.encode(counters.all(self._store)), retain=False)
-        if now >= self._next_retention:
-            self._next_retention = now + RETENTION_S
-            retention.run(self._store, now, max_bytes=self._rules.max_bytes, max_age_s=self._rules.max_age_s)
 
     def _publish_state(self) -> None:
         for leaf, payload in (("state", b"online"), ("info", msgspec.json.encode({"version": __version__}))):
@@ -283,7 +278,6 @@ def box_rules(config: Config) -> BoxRules:
         site=config.server.site, server_id=config.server.id,
         rollout=rollout.Rules(config.rollout.canary, config.rollout.wait_s, config.rollout.timeout_s),
         rate_bytes_per_s=size(config.rollout.rate_bytes_per_s), stats_interval_s=config.mqtt.stats_interval_s,
-        max_bytes=size(config.storage.max_bytes), max_age_s=config.storage.max_age_days * 86400,
     )  # fmt: skip
 
 
@@ -364,6 +358,8 @@ def run(config: Config) -> None:
         stack.callback(box.goodbye)
         watch = Watch(store, workers.submit_job, watch_rules(config), clock)
         loop = Loop(store, loop_rules(config), repo, clock)
+        upkeep = Upkeep(store, site.upkeep_rules(config))
+        threading.Thread(target=upkeep.forever, args=(stop, box.alarm), name="upkeep", daemon=True).start()
         improving = threading.Thread(target=loop.forever, args=(stop, box.alarm), name="improve", daemon=True)
         improving.start()
         notify("READY=1")

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from edged.clock import Clock, SystemClock
 from edged.config import PLANTED, Config, size
 from edged.errors import Misconfigured, Refused, Unavailable
-from edged.storage import audit, sitekey
+from edged.storage import audit, retention, sitekey, upkeep
+from edged.storage.ageing import DAY
 from edged.storage.keyring import copies_of
 from edged.storage.store import Store
 from edged.wire.link import Endpoint, Link, Tls, Will
@@ -166,6 +167,21 @@ def open_store(
         except OSError as e:
             log.warning("the second copy of the site key cannot be written: %s", e)
     return store
+
+
+def upkeep_rules(config: Config) -> upkeep.Rules:
+    """What retention and the rest of the store's upkeep go by."""
+    s = config.storage
+    cameras = {
+        c.id: retention.Limits(size(c.max_bytes), c.max_age_days * DAY)
+        for c in config.camera
+        if c.max_age_days or size(c.max_bytes)
+    }
+    rules = retention.Rules(
+        retention.within(size(s.max_bytes)), s.max_age_days * DAY, size(s.per_camera_max_bytes), cameras, s.low_water,
+        s.keep_last,
+    )  # fmt: skip
+    return upkeep.Rules(rules, s.row_max_age_days * DAY, size(s.reserve))
 
 
 @contextmanager

@@ -19,7 +19,10 @@ SCRUB_DOWN = "scrub_down"  # no scrub child can start: nothing is taken from any
 DISK_FULL = "disk_full"  # no room for pictures; cameras keep them
 DISK_FAILED = "disk_failed"  # the disk took a write badly; cameras keep their pictures
 CATALOGUE_REBUILT = "catalogue_rebuilt"  # the database was damaged; what was lost is said
-CODES = (SCRUB_DOWN, DISK_FULL, DISK_FAILED, CATALOGUE_REBUILT, PRIVACY_LEAK, PRIVACY_UNMEASURED)
+RETENTION_HELD = "retention_held"  # the clock claims so much time that too many pictures would go at once
+CODES = (
+    SCRUB_DOWN, DISK_FULL, DISK_FAILED, CATALOGUE_REBUILT, RETENTION_HELD, PRIVACY_LEAK, PRIVACY_UNMEASURED,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ class Store:
             _make_dirs(data_dir, path)
         store = cls(
             data_dir, _connect(path, readonly, busy_s), seal, clock, readonly=readonly, min_free=min_free,
-            max_bytes=max_bytes, segment_bytes=_fitting(segment_bytes, max_bytes), busy_s=busy_s,
+            max_bytes=max_bytes, segment_bytes=fitting(segment_bytes, max_bytes), busy_s=busy_s,
             catalogue=catalogue,
         )  # fmt: skip
         try:
@@ -302,7 +302,7 @@ def _connect(path: Path, readonly: bool, busy_s: float) -> sqlite3.Connection:
         )  # fmt: skip
 
 
-def _fitting(segment_bytes: int, max_bytes: int) -> int:
+def fitting(segment_bytes: int, max_bytes: int) -> int:
     """A store of little room has small segments, else it could hold too few to tell old from new."""
     return min(segment_bytes, max(max_bytes // 32, 2**20)) if max_bytes else segment_bytes
 

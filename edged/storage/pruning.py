@@ -1,0 +1,64 @@
+"""What is left of frames whose pictures are long gone: their rows.
+
+Guarantees: a row goes only without picture, label (undone ones too) and snapshot; totals do not fall (`frames.count` adds
+what was pruned, the newest sample stays for its number). Does not guarantee that a frame which comes again after its row
+has gone is known again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edged.storage import counters
+from edged.storage.store import Store
+
+MOST = 2000  # rows of either table in one run
+
+
+@dataclass(frozen=True)
+class Pruned:
+    frames: int
+    samples: int
+
+
+def rows(store: Store, before: float, most: int = MOST) -> Pruned:
+    """Remove rows of what was received before that time of the box, oldest first, at most `most` frames and samples."""
+    found = store.rows(
+        "select s.id from sample s where s.received < ? and s.object is null"
+        " and s.rowid < (select max(rowid) from sample) and not exists (select 1 from label l where l.sample = s.id)"
+        " order by s.received limit ?",
+        (before, most),
+    )
+    taught = _in_snapshots(store) if found else set()
+    gone = [(r[0],) for r in found if r[0] not in taught]
+    with store.transaction():
+        store.execute_many("delete from sample where id = ? and object is null", gone)
+        old = store.rows(
+            "select f.camera, f.id, f.status from frame f where f.received < ? and f.object is null and not exists"
+            " (select 1 from sample s where s.camera = f.camera and s.ts = f.ts and s.frame = f.id)"
+            " order by f.received limit ?",
+            (before, most),
+        )
+        store.execute_many("delete from frame where camera = ? and id = ?", [(r[0], r[1]) for r in old])
+        for status in {r["status"] for r in old}:
+            name = f"pruned:{status}"
+            n = sum(r["status"] == status for r in old)
+            store.execute(
+                "insert into counter (name, n) values (?1, ?2) on conflict (name) do update set n = n + ?2", (name, n)
+            )
+    return Pruned(len(old), len(gone))
+
+
+def pruned(store: Store, status: str) -> int:
+    """How many frames of that status have no row any more."""
+    return counters.get(store, f"pruned:{status}")
+
+
+def _in_snapshots(store: Store) -> set[str]:
+    return {
+        r[0]
+        for r in store.rows(
+            "select j.value ->> 0 from snapshot s, json_each(json_array(s.body -> '$.train', s.body -> '$.tune',"
+            " s.body -> '$.holdout')) p, json_each(p.value) j"
+        )
+    }

@@ -1,0 +1,122 @@
+"""What the store does by itself, beside the frames that come in: reserve, retention, room in segments, keys, old rows.
+
+    every second    what was asked for: erasures, "the clock is right"
+    every 10 s      the reserve of disk space (reserve.py)
+    every minute    retention, then room in segments (clean.py)
+    every hour      data keys that seal nothing any more, rows of long ago, the forecast
+
+Guarantees: an erasure that was asked for is finished, if need be by the next process; no step holds the store's lock for
+longer than a batch, so that frames come in meanwhile. Does not guarantee when: one thing is done after the other.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from edged.clock import day
+from edged.errors import Corrupt, Refused, Unavailable
+from edged.storage import alarms, clean, erasure, forecast, gauges, pruning, requests, reserve, retention
+from edged.storage.ageing import DAY, Ageing
+from edged.storage.store import Store
+
+log = logging.getLogger(__name__)
+
+RESERVE_S, RETENTION_S, HOUR_S = 10.0, 60.0, 3600.0
+PRESSED = 0.9  # of what is used now, when there is no segment left to write to
+CONFIRM = "confirm-clock"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """`row_age_s`: rows of frames without a picture go after it. `reserve` bytes, 0 = none."""
+
+    retention: retention.Rules
+    row_age_s: float
+    reserve: int = reserve.SIZE
+
+
+class Upkeep:
+    """The work of one process; `step` does what is due."""
+
+    def __init__(self, store: Store, rules: Rules) -> None:
+        self._store, self._rules, self._clock = store, rules, store.clock
+        self._ageing = Ageing(store)
+        self._next_reserve = self._next_retention = self._next_hour = 0.0
+        self._held = 0.0
+
+    def forever(self, stop: threading.Event, alarm: Callable[[BaseException], None], every_s: float = 1.0) -> None:
+        """Until `stop`; what is nobody's fault but ours goes to `alarm`."""
+        while not stop.wait(every_s):
+            try:
+                self.step()
+            except (Unavailable, Refused) as e:
+                log.warning("the store's upkeep waits: %s", e)
+            except Exception as e:
+                log.exception("the store's upkeep stopped")
+                alarm(e)
+                if isinstance(e, Corrupt):
+                    return
+
+    def step(self) -> None:
+        now = self._clock.monotonic()
+        if now >= self._next_reserve:
+            self._next_reserve = now + RESERVE_S
+            reserve.step(self._store.data_dir, self._rules.reserve)
+        self._asked()
+        if now >= self._next_retention:
+            self._next_retention = now + RETENTION_S
+            self._retain(self._rules.retention)
+            self._make_room()
+        if now >= self._next_hour:
+            self._next_hour = now + HOUR_S
+            self._hourly()
+
+    def _asked(self) -> None:
+        for asked in requests.pending(self._store):
+            if asked.verb == erasure.VERB:
+                erasure.run(self._store, asked.id)
+            elif asked.verb == CONFIRM:
+                self._ageing.confirm()
+                requests.done(self._store, asked.id, "confirmed")
+                self._next_retention = 0.0
+
+    def _retain(self, rules: retention.Rules) -> None:
+        done = retention.run(self._store, rules, self._ageing)
+        self._held = done.held
+        if done.objects:
+            log.info("retention took %d pictures, %d bytes%s", done.objects, done.bytes, ", and goes on" * done.more)
+        if done.held:
+            text = (
+                f"by the clock the box was off for {done.held / DAY:.0f} days: nothing goes by age for them until"
+                " `edged data confirm-clock` says that this is so"
+            )
+            if alarms.sound(self._store, alarms.RETENTION_HELD, text):
+                log.error("%s", text)
+        elif alarms.clear(self._store, alarms.RETENTION_HELD):
+            log.info("retention goes on")
+
+    def _make_room(self) -> None:
+        if not self._store.has_key:
+            return
+        clean.run(self._store)
+        room = clean.room(self._store)
+        if room.more is not None and room.free + room.more < clean.SPARE:
+            # Padding and what is half empty take room that `max_bytes` of pictures does not see.
+            used = sum(retention.used(self._store).values())
+            self._retain(retention.pressed(self._rules.retention, int(used * PRESSED)))
+            clean.run(self._store)
+
+    def _hourly(self) -> None:
+        now = self._clock.now()
+        if self._store.has_key:
+            self._store.seal.destroy_unused(self._store, day(now - DAY))
+        if not self._held and not alarms.stands(self._store, "clock_wrong"):
+            pruning.rows(self._store, now - self._rules.row_age_s)
+        with suppress(Unavailable):
+            disk = forecast.of(self._store, self._rules.retention, now)[0]
+            soon = disk.days if disk.first == "disk" and disk.days is not None else 0.0
+            gauges.put(self._store, {"full_in_days": soon})
