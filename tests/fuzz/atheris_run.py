@@ -5,6 +5,8 @@ Needs `pip install atheris==3.0.0`, which is not among the project's dependencie
 from __future__ import annotations
 
 import sys
+import tempfile
+from pathlib import Path
 
 import atheris
 
@@ -15,10 +17,11 @@ with atheris.instrument_imports(include=["edged.wire", "edged.privacy.jpeg", "ed
 
 def main() -> None:
     name = sys.argv.pop(1)
-    for data in seeds_of(name):
-        survives(TARGETS[name], data)
-    atheris.Setup(sys.argv, lambda data: survives(TARGETS[name], data))
-    atheris.Fuzz()
+    with tempfile.TemporaryDirectory() as corpus:  # what it learns is thrown away; a finding is printed
+        for n, data in enumerate(seeds_of(name)):
+            Path(corpus, str(n)).write_bytes(data)
+        atheris.Setup([*sys.argv, corpus], lambda data: survives(TARGETS[name], data))
+        atheris.Fuzz()
 
 
 if __name__ == "__main__":
