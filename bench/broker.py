@@ -1,28 +1,35 @@
-"""CPU that a broker spends on one 100 KB QoS-1 message in and out: the embedded broker against mosquitto, one run.
+"""CPU that a broker spends on one 100 KB QoS-1 message in and out: the embedded broker against mosquitto, one run; and
+what 1,000 idle TLS connections cost each of them in memory.
 
-    python bench/broker.py [messages]
+    python -m bench.broker [messages] [rounds]
 
-Both brokers run as processes of their own on this machine; what is read is their user + system time from /proc, so a
-busy neighbour changes the wall time but hardly the figure. Trust the ratio, not the microseconds.
+Both brokers run as processes of their own on this machine, in turns, each round in a new process; what is read is the
+time that the kernel's scheduler gave them (/proc, nanoseconds), so that a busy neighbour changes the wall time but
+hardly the figure. The ratio is of the medians. Trust the ratio, not the microseconds.
 """
 
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 
+import mqtt5
+
+from bench import machine
 from edged.broker import identity
 from edged.broker.mosquitto import render_acl, render_conf
-from edged.clock import SystemClock, iso, stopwatch
+from edged.clock import SystemClock, iso
 from edged.wire.link import Endpoint, Tls
 from edged.wire.paho import PahoLink
 
+CONNECTIONS = 1000
 SIZE = 100_000
 PROPERTIES = {
     "id": "boot-1",
@@ -36,31 +43,85 @@ PROPERTIES = {
 
 
 def main() -> None:
-    messages = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
+    messages = int(sys.argv[1]) if len(sys.argv) > 1 else 800
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 7
     clock = SystemClock()
-    print(f"{iso(clock.now())}  {cpu_model()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(f"{messages} messages of {SIZE} bytes, QoS 1, one publisher, one subscriber")
+    print(iso(clock.now()), *(f"{name} {value}" for name, value in machine.describe().items()), sep=", ")
+    print(f"{rounds} rounds of {messages} messages of {SIZE} bytes, QoS 1, one publisher, one subscriber")
     with tempfile.TemporaryDirectory() as directory:
         keys = Path(directory) / "keys"
         identity.make_ca(keys, "site", clock.now())
         identity.issue(keys, "server", server=True, hosts=["127.0.0.1"], now=clock.now())
         identity.issue(keys, "gate", server=False, now=clock.now())
-        figures = {}
         for tls in (False, True):
-            for name, start in (("embedded", embedded), ("mosquitto", mosquitto)):
-                cpu, wall = measure(start, keys, tls, messages)
-                figures[name, tls] = cpu
-                print(
-                    f"{name:10} {'TLS  ' if tls else 'plain'} {cpu * 1e6:7.0f} us CPU a message, {wall * 1e6:7.0f} us wall"
-                )
-        for tls in (False, True):
-            ratio = figures["embedded", tls] / figures["mosquitto", tls]
-            print(f"embedded / mosquitto, {'TLS' if tls else 'plain'}: {ratio:.2f}")
+            seen: dict[str, list[float]] = {"mosquitto": [], "embedded": []}
+            for _ in range(rounds):
+                seen["mosquitto"].append(measure(mosquitto, keys, tls, messages))
+                seen["embedded"].append(measure(embedded, keys, tls, messages))
+            how = "TLS" if tls else "plain"
+            for name, cpu in seen.items():
+                each = " ".join(f"{one * 1e6:.0f}" for one in cpu)
+                print(f"{name:10} {how:5} {median(cpu) * 1e6:5.0f} us CPU a message ({each})", flush=True)
+            ratios = [own / other for own, other in zip(seen["embedded"], seen["mosquitto"], strict=True)]
+            print(
+                f"embedded / mosquitto, {how}: {median(seen['embedded']) / median(seen['mosquitto']):.2f}"
+                f" (of single rounds {min(ratios):.2f} to {max(ratios):.2f})",
+                flush=True,
+            )
+        for name, start in (("mosquitto", mosquitto), ("embedded", embedded)):
+            before, after = crowd(start, keys)
+            print(
+                f"{name:10} TLS   RSS {before / 2**20:.0f} MiB alone, {after / 2**20:.0f} MiB with {CONNECTIONS} idle"
+            )
 
 
-def measure(start, keys: Path, tls: bool, messages: int) -> tuple[float, float]:
-    """Seconds of the broker's CPU and of wall time per message."""
+def crowd(start, keys: Path) -> tuple[int, int]:
+    """Resident bytes of a broker before and after a thousand cameras with certificates of their own have come in."""
+    names = [f"cam-{i}" for i in range(CONNECTIONS)]
+    for name in names:
+        if not Path(identity.paths(keys, name).cert).exists():
+            identity.issue(keys, name, server=False, now=SystemClock().now())
+    process, port = start(keys, True)
+    sockets = []
+    try:
+        await_port(port)
+        before = resident(process.pid)
+        for name in names:
+            tls = identity.paths(keys, name)
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.load_verify_locations(tls.ca)
+            context.load_cert_chain(tls.cert, tls.key)
+            raw = socket.create_connection(("127.0.0.1", port), 20)
+            sockets.append(context.wrap_socket(raw, server_hostname="127.0.0.1"))
+            sockets[-1].sendall(mqtt5.ConnectPacket(name, clean_start=True, keep_alive=300).write())
+            if sockets[-1].recv(1) != b"\x20":
+                raise SystemExit(f"{name} was not let in")
+        return before, resident(process.pid)
+    finally:
+        for one in sockets:
+            one.close()
+        process.terminate()
+        process.wait()
+
+
+def await_port(port: int) -> None:
+    clock = SystemClock()
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        clock.sleep(0.05)
+    raise SystemExit("the broker does not listen")
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def measure(start, keys: Path, tls: bool, messages: int) -> float:
+    """Seconds of the broker's CPU per message."""
     process, port = start(keys, tls)
+    await_port(port)
     ends = {name: identity.paths(keys, name) if tls else None for name in ("server", "gate")}
     links = [PahoLink(Endpoint("127.0.0.1", port, name, end), reconnect_s=(0.1, 0.2)) for name, end in ends.items()]
     server, gate = links
@@ -73,9 +134,9 @@ def measure(start, keys: Path, tls: bool, messages: int) -> tuple[float, float]:
         while server.receive(0.5) is not None:
             pass
         exchange(gate, server, 50)
-        before, began = cpu_of(process.pid), stopwatch()
+        before = cpu_of(process.pid)
         exchange(gate, server, messages)
-        return (cpu_of(process.pid) - before) / messages, (stopwatch() - began) / messages
+        return (cpu_of(process.pid) - before) / messages
     finally:
         for link in links:
             link.close()
@@ -96,13 +157,9 @@ def exchange(source: PahoLink, sink: PahoLink, messages: int) -> None:
 
 
 def cpu_of(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    """Seconds that all threads of a process have run."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
 
 def embedded(keys: Path, tls: bool) -> tuple[subprocess.Popen[bytes], int]:

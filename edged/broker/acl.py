@@ -7,6 +7,7 @@ may be read. Does not guarantee: that an identity is true (the certificate says 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from edged.wire.topics import ROOT, is_level, matches
@@ -22,6 +23,7 @@ CAMERA_WRITES = (
 CAMERA_READS = ("receipt", "capture/set", "enabled/set", "model/desired")
 CAMERA_NEVER_RETAINS = frozenset({"frame", "roi"})  # pixels
 CAMERA_RETAINS_BYTES = 4096
+TOPIC_LENGTH = 256  # longer than any topic above; what is longer is not worth remembering
 
 
 class Access(Protocol):
@@ -42,10 +44,8 @@ class Acl:
         """`size` is the payload's length in bytes."""
         if identity == SERVER:
             return matches(f"{ROOT}/{self.site}/#", topic)
-        own, leaf = f"{ROOT}/{self.site}/cam/{identity}/", ""
-        if topic.startswith(own):
-            leaf = topic.removeprefix(own)
-        if identity in RESERVED or not is_level(identity) or leaf not in CAMERA_WRITES:
+        leaf = _leaf(self.site, identity, topic) if len(topic) <= TOPIC_LENGTH else None
+        if leaf is None:
             return False
         return not retain or (leaf not in CAMERA_NEVER_RETAINS and size <= CAMERA_RETAINS_BYTES)
 
@@ -60,6 +60,15 @@ class Acl:
             return ()
         own = tuple(f"{ROOT}/{self.site}/cam/{identity}/{leaf}" for leaf in CAMERA_READS)
         return (*own, f"{ROOT}/{self.site}/model/#")
+
+
+@lru_cache(maxsize=1024)
+def _leaf(site: str, identity: str, topic: str) -> str | None:
+    """What a camera would write to by this topic, if it may; None if not."""
+    leaf = topic.removeprefix(f"{ROOT}/{site}/cam/{identity}/")
+    if leaf == topic or identity in RESERVED or not is_level(identity) or leaf not in CAMERA_WRITES:
+        return None
+    return leaf
 
 
 class OpenDoor:

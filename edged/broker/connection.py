@@ -51,6 +51,7 @@ SLACK_BYTES = 4 * 1024  # beyond the end of the packet that a buffer is made for
 UNPROVEN_BYTES = 128 * 1024  # buffer for a packet of which little has come
 JOINED_BYTES = 16 * 1024  # a payload up to this size is sent in one piece with its head
 GOODBYE_S = 5.0
+_PUBACK = 0x40  # of four bytes: success (MQTT 5, 3.4.2.1)
 _REASONS = {"too_large": DisconnectReasonCode.PACKET_TOO_LARGE}
 OLD_PROTOCOL = (
     b"\x20\x02\x00\x01"  # MQTT 3.1.1's CONNACK "unacceptable protocol version", which an old client understands
@@ -107,8 +108,9 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._ending:
             return
+        now = self._hub.clock.monotonic()
         if nbytes >= LIVELY_BYTES:
-            self._heard = self._hub.clock.monotonic()
+            self._heard = now
         data = self._inbox if self._partial is None else memoryview(self._partial)
         end = self._filled + nbytes
         taken = 0
@@ -118,6 +120,7 @@ class Connection(asyncio.BufferedProtocol):
                 if not size:
                     break
                 taken += size
+                self._heard = now
         except NotMqtt as e:
             if self._session is None and "protocol version" in str(e):
                 self._transport.write(OLD_PROTOCOL)
@@ -193,8 +196,10 @@ class Connection(asyncio.BufferedProtocol):
             self._needed = size
             return 0
         self._needed = 2
+        if data[at] == _PUBACK and size == 4 and self._session is not None:  # every message has one: worth its own path
+            self._hub.acknowledge(self._session, data[at + 2] << 8 | data[at + 3])
+            return size
         packet, payload = decode(data[at : at + size])
-        self._heard = self._hub.clock.monotonic()
         # A buffer that was made for this packet goes with it, and nothing is copied. Of any other the payload is
         # copied out: the inbox is written over soon, and a small payload must not keep a large buffer.
         owned = self._partial is not None and 2 * size > len(data)

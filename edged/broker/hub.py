@@ -185,7 +185,8 @@ class Hub:
 
     def flush(self, session: Session) -> None:
         """Send what the session's client can take now."""
-        self._waiting_bytes -= session.flush(self.clock.monotonic())
+        if session.waiting or session.again:
+            self._waiting_bytes -= session.flush(self.clock.monotonic())
 
     # Inside
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mqtt5 import PublishPacket, QoS, Will
 
@@ -18,8 +18,7 @@ _OVERHEAD = 256  # what the objects of one waiting message cost beside its bytes
 Pieces = tuple[bytes, bytes | memoryview]  # a packet: what goes before the payload, and the payload, shared by all
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
+class Parcel(NamedTuple):
     """`qos` is 0 or 1; `expires_at` is monotonic seconds, None = never; `origin` is the publisher's client id."""
 
     topic: str
@@ -28,12 +27,12 @@ class Parcel:
     retain: bool
     origin: str
     size: int
-    expires_at: float | None = None
-    user_properties: tuple[tuple[str, str], ...] = ()
-    payload_format_indicator: int = 0
-    content_type: str | None = None
-    response_topic: str | None = None
-    correlation_data: bytes | None = None
+    expires_at: float | None
+    user_properties: list[tuple[str, str]]
+    payload_format_indicator: int
+    content_type: str | None
+    response_topic: str | None
+    correlation_data: bytes | None
 
     def expired(self, now: float) -> bool:
         return self.expires_at is not None and self.expires_at <= now
@@ -53,7 +52,7 @@ class Parcel:
             content_type=self.content_type,
             response_topic=self.response_topic,
             correlation_data=self.correlation_data,
-            user_properties=list(self.user_properties),
+            user_properties=self.user_properties,
         ).write()
         start = 2  # the codec counted no payload: its remaining length is written anew
         while head[start - 1] & 0x80:
@@ -65,7 +64,7 @@ class Parcel:
 def wrap(packet: PublishPacket | Will, payload: bytes | memoryview, origin: str, now: float) -> Parcel:
     """Take over what a client published, or asked to have published when it vanishes; `payload` is kept, not copied."""
     interval = packet.message_expiry_interval
-    pairs = tuple(packet.user_properties)
+    pairs = packet.user_properties
     return Parcel(
         topic=packet.topic,
         payload=payload,

@@ -26,8 +26,8 @@ from edged.wire.link import Tls
 
 MAX_CONNECTIONS = 1024
 SWEEP_S = 1.0
-HANDSHAKE_S = 10.0
-STOP_S = 2.0
+HANDSHAKE_S = 10
+STOP_S = 2
 INBOX_BYTES = 256 * 1024  # read at once from a socket
 
 

@@ -30,15 +30,15 @@ class SharedInbox(SSLProtocol):
         app: asyncio.BufferedProtocol,
         context: ssl.SSLContext,
         *,
-        handshake_s: float,
-        shutdown_s: float,
+        handshake_s: int,
+        shutdown_s: int,
     ) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(
             loop,
             app,
             context,
-            None,
+            None,  # type: ignore[arg-type]  # nobody waits for the handshake
             server_side=True,
             ssl_handshake_timeout=handshake_s,
             ssl_shutdown_timeout=shutdown_s,
