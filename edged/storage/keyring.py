@@ -19,13 +19,13 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
-from edged.errors import Corrupt, EdgedError, Misconfigured, Unavailable
+from edged.errors import Corrupt, Misconfigured, Unavailable
 from edged.storage import disk, sheet, supersede
 from edged.storage.sheet import Ring, SiteKey, Unlocked
 
@@ -132,7 +132,8 @@ class Keyring:
             if self.there():
                 return self.ring()
             body_key = secrets.token_bytes(32)
-            self._write(Unlocked(Ring(), (self._site.slot(body_key),), body_key), current=True)
+            empty = Unlocked(Ring(), (self._site.slot(body_key),), body_key)
+            self._write(empty, look(self.copies, self._site), current=True)
             return self.ring()
 
     def update(self, change: Callable[[Ring], Ring], *, always: bool = False) -> Ring:
@@ -187,6 +188,9 @@ class Keyring:
             newest = self._newest(found)
             now = newest.unlocked
             assert now is not None
+            for path in self.copies:
+                with suppress(OSError):  # a copy that cannot be swept cannot be written either, and that is said
+                    supersede.sweep(path)
             away = next((c for c in found if c.state in ("unreachable", "foreign")), None)
             if strict and away is not None:
                 raise Unavailable(
@@ -195,16 +199,19 @@ class Keyring:
             after = change(now)
             if after != now or always:
                 same = all(c.data == newest.data for c in found)
-                self._write(after, current=same, old=now.ring, strict=strict)
+                self._write(after, found, current=same, old=now.ring, strict=strict)
             else:
                 self._now, self._seen = now, None
                 for copy in found:
-                    if copy.data != newest.data:
-                        self._put(copy.path, newest.data, must=copy.path == self.copies[0], why=copy)
+                    if copy.data != newest.data and self._put(copy, newest.data, must=copy.path == self.copies[0]):
+                        why = copy.why or "older"
+                        log.warning("keyring: %s is %s; written again from the other copy", copy.path, why)
             assert self._now is not None
             return self._now
 
-    def _write(self, after: Unlocked, *, current: bool, old: Ring | None = None, strict: bool = False) -> None:
+    def _write(
+        self, after: Unlocked, found: Sequence[Copy], *, current: bool, old: Ring | None = None, strict: bool = False
+    ) -> None:
         ring = after.ring
         old = old or ring
         gone = {k.id for k in old.keys} - {k.id for k in ring.keys}
@@ -213,34 +220,30 @@ class Keyring:
         after = replace(after, ring=ring)
         data = sheet.pack(after)
         self._now = self._seen = None  # read it again should this fail half way
-        for path in self.copies:
-            self._put(path, data, must=strict or path == self.copies[0])
+        for copy in found:
+            self._put(copy, data, must=strict or copy.path == self.copies[0])
         self._seen = self._signature()
         self._now = after
 
-    def _put(self, path: Path, data: bytes, *, must: bool, why: Copy | None = None) -> None:
-        if why is not None and why.state in ("unreachable", "foreign") and not must:
-            self._warn(path, str(why))
-            return
-        if path != self.copies[0] and look([path], self._site)[0].state == "foreign":
-            self._warn(path, f"{path} belongs to another site")
-            return
+    def _put(self, copy: Copy, data: bytes, *, must: bool) -> bool:
+        """Write a copy; a second one that is away or another site's is left alone. Whether it was written."""
+        if not must and copy.state in ("unreachable", "foreign"):
+            self._warn(copy, str(copy))
+            return False
         try:
-            supersede.sweep(path)
-            supersede.write(path, data)
-        except (OSError, EdgedError) as e:
+            supersede.write(copy.path, data)
+        except OSError as e:
             if must:
-                raise (disk.renamed(e, path) if isinstance(e, OSError) else e) from e
-            self._warn(path, f"the second copy of the keyring cannot be written: {e}")
-            return
-        self._warned = {(p, w) for p, w in self._warned if p != path}
-        if why is not None:
-            log.warning("%s; written again from the other copy", why)
+                raise disk.renamed(e, copy.path) from e
+            self._warn(copy, f"{copy.path} cannot be written: {e.strerror}")
+            return False
+        self._warned = {w for w in self._warned if w[0] != copy.path}
+        return True
 
-    def _warn(self, path: Path, text: str) -> None:
-        if (path, text) not in self._warned:
-            self._warned.add((path, text))
-            log.warning("%s", text)
+    def _warn(self, copy: Copy, text: str) -> None:
+        if (copy.path, text) not in self._warned:
+            self._warned.add((copy.path, text))
+            log.warning("keyring: %s", text)
 
     def _newest(self, found: list[Copy]) -> Copy:
         if found[0].state == "foreign":  # the second copy of another site is only a wrong stick
@@ -249,7 +252,7 @@ class Keyring:
         if good:
             for copy in found:
                 if copy.state not in ("good", "missing"):
-                    self._warn(copy.path, f"keyring: {copy}")
+                    self._warn(copy, str(copy))
             return max(good, key=lambda c: c.generation)  # of equals the first
         for copy in found:
             if copy.state == "foreign":
