@@ -58,7 +58,8 @@ class What(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """For the audit log: no id of a sample or a frame."""
         if self.single:
             return f"{len(self.samples)} samples, {len(self.frames)} frames"
-        return f"{self.camera or 'all cameras'}/{self.first or 'begin'}..{self.last or 'end'}"
+        days = self.first if self.first == self.last else f"{self.first or 'begin'}..{self.last or 'end'}"
+        return f"{self.camera or 'all cameras'}/{days or 'all days'}"
 
     @property
     def digest(self) -> str:
@@ -236,6 +237,11 @@ def _forget(store: Store, request_id: int, what: What) -> dict[str, Any]:
         if what.single:
             objects.forget(store, found.objects)
         if what.drop_labels:
+            for batch in _batches(found.samples):
+                store.execute_many(
+                    "update outbox set state = 'refused', detail = 'erased', body = null where key = ? and state = 'queued'",
+                    [(f"labels/{i}.json",) for i in _in(store, "select id from label where sample in ({})", batch)],
+                )
             store.execute_many("delete from label where sample = ?", [(s,) for s in found.samples])
         store.execute_many(
             "insert into doomed_key values (?, ?) on conflict do nothing", [(k, request_id) for k in found.shared]
@@ -254,7 +260,8 @@ def _note(store: Store, request_id: int, state: dict[str, Any]) -> None:
 def _keys(store: Store, what: What) -> list[str]:
     if not (what.camera or what.first or what.last):
         raise Refused("name a camera, a day, samples or frames", code="nothing_named", exit_code=2)
-    if what.camera and store.value("select 1 from camera where id = ?", (what.camera,)) is None:
+    known = "select 1 from camera where id = ?1 union all select 1 from data_key where camera = ?1"
+    if what.camera and store.value(known, (what.camera,)) is None:
         raise Refused(f"no camera {what.camera} ever sent anything", code="not_found", exit_code=4)
     return [
         r[0]

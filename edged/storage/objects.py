@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edged.errors import Corrupt, Refused
-from edged.storage import audit, disk, journal, seal, segment
+from edged.storage import disk, journal, seal, segment
 from edged.storage.store import Store
 
 if TYPE_CHECKING:
@@ -87,30 +87,9 @@ def forget(store: Store, object_ids: Sequence[str]) -> None:
     store.execute_many("delete from object where id = ?", ids)
 
 
-def erase(store: Store, camera: str, day: str, *, actor: str) -> int:
-    """Destroy the data keys of one camera and UTC day (YYYY-MM-DD) and everything they sealed; returns how many
-    objects.
-
-    Rows of frames, samples and labels stay (they hold no picture). The act is in the audit log.
-    """
-    with store.transaction():
-        keys = [
-            r["id"]
-            for r in store.rows(
-                "select id from data_key where camera = ? and day = ? and destroyed is null", (camera, day)
-            )
-        ]
-        ids = [r["id"] for k in keys for r in store.rows("select id from object where key_id = ?", (k,))]
-        forget(store, ids)
-        store.seal.condemn(store, keys)
-        audit.append(store, actor, "erase", f"{camera}/{day}", {"keys": len(keys), "objects": len(ids)})
-    store.seal.destroy(store, keys)
-    return len(ids)
-
-
 def used(store: Store, camera: str | None = None) -> int:
     """Bytes of all sealed objects, or of one camera's."""
-    return int(store.value("select coalesce(sum(size), 0) from object where ?1 is null or camera = ?1", (camera,)))
+    return int(store.value("select coalesce(sum(bytes), 0) from holding where ?1 is null or camera = ?1", (camera,)))
 
 
 def plain_path(store: Store, object_id: str) -> Path:

@@ -21,7 +21,7 @@ from edged.errors import Misconfigured, Unavailable
 from edged.publish import cloud, release
 from edged.publish.cloud import CloudTarget
 from edged.publish.release import Description
-from edged.storage import audit, journal, objects, outbox
+from edged.storage import audit, erasure, journal, outbox
 from edged.storage.store import Store
 
 ALL = dict.fromkeys(cloud.KINDS, True)
@@ -277,9 +277,9 @@ def test_same_size_and_other_content_is_noticed(site, bucket, clock):
 def test_what_was_erased_meanwhile_does_not_leave_and_holds_up_nothing(site, bucket, clock):
     cloud.fill(site, ALL)
     (day,) = {r["day"] for r in site.rows("select day from data_key")}
-    objects.erase(site, "gate-north", day, actor="Ada Lovelace")
+    erasure.now(site, erasure.What(camera="gate-north", first=day, last=day), "Ada Lovelace")
     pushed = cloud.push(site, bucket.target(), ALL, clock)
-    assert (pushed.sent, pushed.refused) == (3, 1)
+    assert (pushed.sent, pushed.refused) == (3, 0)
     assert not any("scrubbed_crops" in name for name in bucket.names())
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from edged.clock import day
 from edged.errors import Corrupt, Misconfigured, Refused, Unavailable
-from edged.storage import Store, check, frames, objects, samples, seal
+from edged.storage import Store, check, erasure, frames, objects, samples, seal
 
 DAY = "2026-11-21"
+GATE = erasure.What(camera="gate", first=DAY, last=DAY)
 TODAY, TOMORROW = DAY, "2026-11-22"
 
 
@@ -188,7 +189,7 @@ def test_erasing_a_day_leaves_no_way_to_its_pictures_not_even_from_a_copy_of_eve
     clock.at += 86400
     add(store, 2, camera="gate")
 
-    assert objects.erase(store, "gate", DAY, actor="anna") == 3
+    assert erasure.now(store, GATE, "anna").objects == 3
 
     with pytest.raises(Refused):
         samples.crop(store, "gate:boot-1:0")
@@ -217,7 +218,7 @@ def test_erasing_a_day_leaves_no_way_to_its_pictures_not_even_from_a_copy_of_eve
 
 def test_pictures_of_an_erased_day_get_a_new_key(store, add):
     add(store, 1)
-    objects.erase(store, "gate", DAY, actor="anna")
+    erasure.now(store, GATE, "anna")
     add(store, 2)
     assert frames.last_picture(store, "gate") is not None
     assert store.value("select count(*) from data_key where camera = 'gate'") == 2
@@ -227,7 +228,7 @@ def test_pictures_of_an_erased_day_get_a_new_key(store, add):
 
 def test_a_writer_that_still_holds_an_erased_key_is_told_to_try_again(store, open_store):
     key = store.seal.key_for(store, "gate", DAY)
-    objects.erase(open_store(), "gate", DAY, actor="anna")
+    erasure.now(open_store(), GATE, "anna")
     with pytest.raises(Unavailable):
         store.seal.require_live(store, key.id)
     assert store.seal.key_for(store, "gate", DAY).id != key.id
