@@ -204,31 +204,35 @@ class _Reader:
                 guessed = self._guess(page)
                 if guessed is not None:
                     owner[page] = {guessed}
+        images: list[tuple[bool, int, int, Table, bytes]] = []
         for page, table in ((p, self._tables[n]) for p in sorted(owner) for n in owner[p]):
             versions = self.versions(page)
-            if table.name not in append_only:
-                versions = versions[-1:]
-            for image in versions:
-                rows, whole = self._rows(image, page, table)
-                found.rows[table.name].update(rows)
-                if image is versions[-1] and not whole:
-                    found.damaged.add(page)
+            for i, (place, image) in enumerate(versions):
+                newest = i == len(versions) - 1
+                if newest or table.name in append_only:
+                    images.append((newest, place, page, table, image))
+        # A row may have moved from page to page: what was written last is read last.
+        for newest, _, page, table, image in sorted(images, key=lambda i: i[:3]):
+            rows, whole = self._rows(image, page, table)
+            found.rows[table.name].update(rows)
+            if newest and not whole:
+                found.damaged.add(page)
         return found
 
     # pages
 
-    def versions(self, page: int) -> list[bytes]:
-        """The images of a page, the oldest first."""
+    def versions(self, page: int) -> list[tuple[int, bytes]]:
+        """The images of a page with their place in the WAL (-1 = in the file), the oldest first."""
         start = (page - 1) * PAGE_BYTES
-        images = [self._main[start : start + PAGE_BYTES]] if start + PAGE_BYTES <= len(self._main) else []
-        images += [self._log[place : place + PAGE_BYTES] for place in self._images.get(page, ())]
-        return images or [bytes(PAGE_BYTES)]
+        images = [(-1, self._main[start : start + PAGE_BYTES])] if start + PAGE_BYTES <= len(self._main) else []
+        images += [(place, self._log[place : place + PAGE_BYTES]) for place in self._images.get(page, ())]
+        return images or [(-1, bytes(PAGE_BYTES))]
 
     def newest(self, page: int) -> bytes:
         places = self._images.get(page)
         if places:
             return self._log[places[-1] : places[-1] + PAGE_BYTES]
-        return self.versions(page)[-1]
+        return self.versions(page)[-1][1]
 
     @staticmethod
     def _start(page: int) -> int:

@@ -1,0 +1,491 @@
+"""Copies of a site that a disk's death, a theft or a wrong command leaves alone.
+
+    DEST/edged-backup.json          which site this is the backup of
+    DEST/<time>/manifest.json       written last: what belongs to this backup, each with its SHA-256
+    DEST/<time>/edged.db, config.toml, tuf/...
+    DEST/segments/<number>.<generation>.seg   shared by all backups; only what was added since is copied
+    DEST/models/<sha256>...
+
+    run     1. the catalogue by SQLite's online backup from one read transaction: of one moment, whoever writes
+            2. of each segment what that catalogue counts on; one that was begun anew meanwhile: from 1. again
+            3. models, tuf metadata, config.toml
+            4. manifest, sync, rename of the folder from `<time>.partial`
+            5. remove backups beyond `keep` days, then what none of those left names
+
+Guarantees: a folder without `.partial` is a whole backup; `verify` reads every byte of it; the daemon goes on meanwhile and
+waits for nothing. **No key is in it**: not the site key, not the keyring, not the keys of CA, broker and releases; so pictures
+whose data key is destroyed later cannot be opened from any backup made before. Does not guarantee a restore without them:
+the operator keeps `keys/` and the keyring elsewhere (docs/backup.md).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from edged import __version__, durable
+from edged.clock import Clock, day, iso
+from edged.errors import Corrupt, EdgedError, Misconfigured, Refused, Unavailable
+from edged.storage import disk, schema, segment
+from edged.storage.store import CATALOGUE, explained
+
+FORMAT = 1
+MARK = "edged-backup.json"
+MANIFEST = "manifest.json"
+PARTIAL = ".partial"
+KEEP_DAYS = 7
+OWN = "backups"  # the box's own copies of the catalogue, under data_dir
+KEEP_OWN = 3
+ROUNDS = 4  # a store that cleans all the time may need a second or third look
+_BLOCK = 1 << 20
+_STEP_PAGES = 512  # 2 MB between two looks at the clock
+_STAMP = re.compile(r"\d{8}T\d{6}Z")
+
+Progress = Callable[[str, float], None]  # what is being done; share done, 0..1
+
+
+class Kept(Struct, frozen=True):
+    """A file of a backup; `name` is its path under the site's folder."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Part(Struct, frozen=True):
+    """The first `bytes` of a segment."""
+
+    number: int
+    generation: int
+    bytes: int
+    sha256: str
+
+    @property
+    def file(self) -> str:
+        return f"{self.number:08d}.{self.generation}.seg"
+
+
+class Manifest(Struct, frozen=True):
+    """`starts`: how often the site had been started (the keyring's number of the catalogue)."""
+
+    format: int
+    site: str
+    made: str
+    edged: str
+    schema: int
+    starts: int
+    catalogue: Kept
+    segments: tuple[Part, ...] = ()
+    models: tuple[Kept, ...] = ()
+    files: tuple[Kept, ...] = ()
+
+    @property
+    def total(self) -> int:
+        return (
+            self.catalogue.bytes
+            + sum(s.bytes for s in self.segments)
+            + sum(f.bytes for f in (*self.models, *self.files))
+        )
+
+
+class _Signed(Struct, frozen=True):
+    sha256: str
+    manifest: msgspec.Raw
+
+
+@dataclass(frozen=True)
+class Made:
+    """A backup that is whole. `copied`: bytes written for it."""
+
+    folder: Path
+    manifest: Manifest
+    copied: int
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A file of a backup that is not as the manifest says."""
+
+    code: str  # backup_lost, backup_damaged
+    subject: str
+    message: str
+
+
+def run(
+    data_dir: Path, dest: Path, clock: Clock, *, site: str, config: Path | None = None, keep_days: int = KEEP_DAYS,
+    progress: Progress = lambda *_: None,
+) -> Made:  # fmt: skip
+    """Add a backup to DEST. Raises Refused for a folder that is another site's or inside the store, Unavailable for a full
+    disk, or while another backup runs, Corrupt when the catalogue is damaged: a bad copy must not push out good ones.
+    """
+    dest = dest.absolute()
+    data_dir = data_dir.absolute()
+    if dest == data_dir or data_dir in dest.parents or dest in data_dir.parents:
+        raise Refused(f"{dest} and the store {data_dir} lie in each other", code="bad_destination")
+    with _alone(data_dir), _disk(dest):
+        _claim(dest, site)
+        for left in [*dest.glob(f"*{PARTIAL}")]:
+            shutil.rmtree(left)
+        before = {(s.number, s.generation): s for folder in folders(dest) for s in _read(folder).segments}
+        stamp = iso(clock.now())[:19].replace("-", "").replace(":", "") + "Z"
+        if (dest / stamp).exists():
+            raise Unavailable(f"{dest / stamp} was made this very second", code="busy")
+        partial = dest / f"{stamp}{PARTIAL}"
+        partial.mkdir(mode=0o700)
+        copied = 0
+        for _ in range(ROUNDS):
+            (partial / CATALOGUE).unlink(missing_ok=True)
+            progress("catalogue", 0)
+            catalogue = copy_catalogue(data_dir / CATALOGUE, partial / CATALOGUE, lambda s: progress("catalogue", s))
+            wanted, starts, version = _contents(partial / CATALOGUE)
+            _require_room(dest, sum(n for *_, n in wanted) - sum(s.bytes for s in before.values()))
+            segments: list[Part] = []
+            total = sum(n for *_, n in wanted) or 1
+            for number, generation, size in wanted:
+                part, wrote = _copy_segment(data_dir, dest, number, generation, size, before.get((number, generation)))
+                if part is None:
+                    break
+                copied += wrote
+                segments.append(part)
+                before[(number, generation)] = part
+                progress("segments", sum(s.bytes for s in segments) / total)
+            if len(segments) == len(wanted):
+                break
+        else:
+            raise Unavailable("segments were written anew faster than they were copied", code="busy", hint="try again")
+        copied += catalogue.bytes
+        models = [_copy(p, dest / "models" / p.name, f"models/{p.name}") for p in _models(data_dir)]
+        files = [_copy(p, partial / p.relative_to(data_dir), str(p.relative_to(data_dir))) for p in _tuf(data_dir)]
+        if config is not None and config.is_file():
+            files.append(_copy(config, partial / "config.toml", "config.toml"))
+        copied += sum(wrote for _, wrote in (*models, *files))
+        manifest = Manifest(
+            FORMAT, site, iso(clock.now()), __version__, version, starts, catalogue, tuple(segments),
+            tuple(k for k, _ in models), tuple(k for k, _ in files),
+        )  # fmt: skip
+        raw = msgspec.json.encode(manifest)
+        signed = msgspec.json.encode({"sha256": hashlib.sha256(raw).hexdigest(), "manifest": msgspec.Raw(raw)})
+        for folder in (dest / "segments", dest / "models", partial):
+            if folder.is_dir():
+                _sync(folder)
+        durable.write(partial / MANIFEST, signed, mode=0o600)
+        os.rename(partial, dest / stamp)
+        _sync(dest)
+        _thin(dest, keep_days)
+        progress("done", 1)
+        return Made(dest / stamp, manifest, copied)
+
+
+def folders(dest: Path) -> list[Path]:
+    """The whole backups in DEST, the newest first."""
+    if not dest.is_dir():
+        return []
+    return sorted((p for p in dest.iterdir() if _STAMP.fullmatch(p.name) and (p / MANIFEST).is_file()), reverse=True)
+
+
+def choose(source: Path, which: str = "") -> tuple[Path, Manifest]:
+    """A backup by its folder's name, "" = the newest whole one. Raises Refused("no_backup"), Corrupt("bad_manifest")."""
+    found = [f for f in folders(source) if not which or f.name == which]
+    if not found:
+        raise Refused(
+            f"no whole backup{f' {which}' if which else ''} in {source}", code="no_backup", exit_code=4,
+            hint=f"there are: {', '.join(f.name for f in folders(source)) or 'none'}",
+        )  # fmt: skip
+    return found[0], _read(found[0])
+
+
+def verify(source: Path, which: str = "", progress: Progress = lambda *_: None) -> list[Trouble]:
+    """Read every byte of a backup. Raises as `choose`."""
+    folder, manifest = choose(source, which)
+    found: list[Trouble] = []
+    done = 0
+    for path, size, sha256 in places(source, folder, manifest):
+        found += _differs(path, size, sha256)
+        done += size
+        progress("verify", done / (manifest.total or 1))
+    if not found:
+        with closing(_open(folder / CATALOGUE)) as conn:
+            try:
+                said = conn.execute("pragma integrity_check(1)").fetchone()[0]
+            except sqlite3.DatabaseError as e:
+                said = str(e)
+        if said != "ok":
+            found.append(Trouble("backup_damaged", CATALOGUE, f"{folder / CATALOGUE}: {said}"))
+    return found
+
+
+def places(source: Path, folder: Path, m: Manifest) -> list[tuple[Path, int, str]]:
+    """Where each file of a backup lies, its length and hash."""
+    return [
+        (folder / CATALOGUE, m.catalogue.bytes, m.catalogue.sha256),
+        *((source / "segments" / s.file, s.bytes, s.sha256) for s in m.segments),
+        *((source / f.name, f.bytes, f.sha256) for f in m.models),
+        *((folder / f.name, f.bytes, f.sha256) for f in m.files),
+    ]
+
+
+def copy_catalogue(source: Path, target: Path, progress: Callable[[float], None] = lambda _: None) -> Kept:
+    """A copy of the catalogue as it is at one moment, durable, in one file. Writers go on: it reads one WAL snapshot.
+
+    Raises Corrupt when the source is damaged, Unavailable for a full disk.
+    """
+    os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    with explained(source), closing(_open(source)) as live, closing(sqlite3.connect(target)) as copy:
+        live.execute("begin")  # held over all steps: else every commit of another process would start it again
+        live.execute("select count(*) from sqlite_schema").fetchone()
+        copy.execute("pragma synchronous = off")  # synced once, below
+        live.backup(copy, pages=_STEP_PAGES, progress=lambda _, left, total: progress(1 - left / total if total else 1))
+        copy.execute("pragma journal_mode = delete")  # a copy on a read-only medium must open without a -shm
+        wrong = copy.execute("pragma quick_check(1)").fetchone()[0]
+    if wrong != "ok":
+        target.unlink()
+        raise Corrupt(f"{source} is damaged, nothing was backed up: {wrong}", hint="restart edged: it repairs itself")
+    fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+        with os.fdopen(os.dup(fd), "rb") as f:
+            sha256 = hashlib.file_digest(f, "sha256").hexdigest()
+    finally:
+        os.close(fd)
+    return Kept(CATALOGUE, target.stat().st_size, sha256)
+
+
+# the box's own copies
+
+
+def due(data_dir: Path, now: float, at: str) -> bool:
+    """Whether today's own copy is to be made: it is `at` (HH:MM, UTC) or later, and there is none yet."""
+    return iso(now)[11:16] >= at and not own(data_dir, now).exists()
+
+
+def own(data_dir: Path, now: float) -> Path:
+    return data_dir / OWN / f"edged-{day(now)}.db"
+
+
+def daily(data_dir: Path, clock: Clock, *, keep: int = KEEP_OWN, min_free: int = 0) -> Path:
+    """Make today's copy of the catalogue on the box itself, from which a damaged one is repaired; keep the newest ones."""
+    target = own(data_dir, clock.now())
+    folder = target.parent
+    disk.make_dir(folder)
+    size = (data_dir / CATALOGUE).stat().st_size
+    disk.require_space(data_dir, size, min_free)
+    temp = folder / f"{disk.TEMP}{target.name}"
+    temp.unlink(missing_ok=True)
+    try:
+        with _disk(target):
+            copy_catalogue(data_dir / CATALOGUE, temp)
+            os.rename(temp, target)
+            durable.sync_folder(folder)
+    except EdgedError:
+        temp.unlink(missing_ok=True)
+        raise
+    for old in sorted(folder.glob("edged-????-??-??.db"), reverse=True)[keep:]:
+        old.unlink()
+    return target
+
+
+def own_bytes(data_dir: Path) -> int:
+    """What the box's own copies take of its disk."""
+    total = 0
+    with suppress(FileNotFoundError):
+        for path in (data_dir / OWN).iterdir():
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size
+    return total
+
+
+# the parts
+
+
+@contextmanager
+def _alone(data_dir: Path) -> Iterator[None]:
+    fd = os.open(data_dir / ".backup.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise Unavailable("another backup of this site runs", code="busy") from e
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise disk.renamed(e, Path(e.filename) if e.filename else path) from e
+
+
+def _claim(dest: Path, site: str) -> None:
+    """Make DEST, or see that it is this site's."""
+    dest.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mark = dest / MARK
+    if mark.exists():
+        try:
+            found = msgspec.json.decode(mark.read_bytes(), type=dict[str, str | int])
+        except msgspec.DecodeError as e:
+            raise Corrupt(f"{mark} is damaged", code="bad_manifest", hint="choose another folder") from e
+        if found.get("site") != site:
+            raise Refused(f"{dest} is the backup of site {found.get('site')}, not of {site}", code="other_site")
+        return
+    if any(dest.iterdir()):
+        raise Refused(f"{dest} is not empty and no backup", code="bad_destination", hint="choose an empty folder")
+    durable.write(mark, msgspec.json.encode({"site": site, "format": FORMAT}), mode=0o600)
+    for name in ("segments", "models"):
+        (dest / name).mkdir(mode=0o700, exist_ok=True)
+
+
+def _read(folder: Path) -> Manifest:
+    try:
+        signed = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=_Signed)
+        if hashlib.sha256(bytes(signed.manifest)).hexdigest() != signed.sha256:
+            raise Corrupt(f"{folder / MANIFEST} is damaged", code="bad_manifest")
+        found = msgspec.json.decode(bytes(signed.manifest), type=Manifest)
+    except (OSError, msgspec.DecodeError) as e:
+        raise Corrupt(f"{folder / MANIFEST} cannot be read: {e}", code="bad_manifest") from e
+    if found.format > FORMAT or found.schema > schema.VERSION:
+        raise Misconfigured(
+            f"{folder} was made by edged {found.edged}",
+            code="newer_schema",
+            hint="install that version, or a newer one",
+        )
+    if any(not _inside(f.name) for f in (*found.models, *found.files)):
+        raise Corrupt(f"{folder / MANIFEST} names a file outside of the site", code="bad_manifest")
+    return found
+
+
+def _inside(name: str) -> bool:
+    path = Path(name)
+    return not path.is_absolute() and ".." not in path.parts and path.parts[0] in ("models", "tuf", "config.toml")
+
+
+def _contents(catalogue: Path) -> tuple[list[tuple[int, int, int]], int, int]:
+    """(number, generation, bytes) of each segment it counts on; how often the site was started; schema version."""
+    with closing(_open(catalogue)) as conn:
+        rows = conn.execute(
+            "select number, generation, recorded from segment where state <> 'free' and recorded > 0 order by number"
+        ).fetchall()
+        starts = conn.execute("select value from mark where name = 'catalogue'").fetchone()
+        return rows, int(starts[0]) if starts else 0, int(conn.execute("pragma user_version").fetchone()[0])
+
+
+def _copy_segment(
+    data_dir: Path, dest: Path, number: int, generation: int, size: int, known: Part | None
+) -> tuple[Part | None, int]:
+    """Bring the copy of a segment up to `size`; None if it is no longer of this generation. And bytes written."""
+    path = data_dir / "segments" / f"{number:08d}.seg"
+    target = dest / "segments" / f"{number:08d}.{generation}.seg"
+    if known is not None and known.bytes == size and target.is_file() and target.stat().st_size >= size:
+        return known, 0
+    (dest / "segments").mkdir(mode=0o700, exist_ok=True)
+    digest, wrote = hashlib.sha256(), 0
+    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        copy = os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            for at in range(0, size, _BLOCK):
+                want = os.pread(source, min(_BLOCK, size - at), at)
+                digest.update(want)
+                if os.pread(copy, len(want), at) != want:
+                    disk.write_at(copy, at, [want])
+                    wrote += len(want)
+            # A segment is begun anew from its first byte: while that is of this generation, all that was read was.
+            first = segment.read(source, number, 0)
+            if first is None or first.generation != generation:
+                return None, wrote
+            if os.fstat(copy).st_size < size:
+                raise Corrupt(f"{path} is shorter than its rows say", code="lost_object", hint="edged check")
+            os.fsync(copy)
+        finally:
+            os.close(copy)
+        os.posix_fadvise(source, 0, 0, os.POSIX_FADV_DONTNEED)  # the daemon needs the cache more
+    finally:
+        os.close(source)
+    return Part(number, generation, size, digest.hexdigest()), wrote
+
+
+def _models(data_dir: Path) -> list[Path]:
+    folder = data_dir / "models"
+    return sorted(p for p in folder.iterdir() if p.suffix in (".onnx", ".safetensors")) if folder.is_dir() else []
+
+
+def _tuf(data_dir: Path) -> list[Path]:
+    return sorted(p for p in (data_dir / "tuf").rglob("*") if p.is_file())
+
+
+def _copy(source: Path, target: Path, name: str) -> tuple[Kept, int]:
+    data = source.read_bytes()
+    kept = Kept(name, len(data), hashlib.sha256(data).hexdigest())
+    if target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data:
+        return kept, 0
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    durable.write(target, data, mode=0o600)
+    return kept, len(data)
+
+
+def _differs(path: Path, size: int, sha256: str) -> Iterator[Trouble]:
+    digest = hashlib.sha256()
+    left = size
+    try:
+        with path.open("rb") as f:
+            while left and (block := f.read(min(_BLOCK, left))):
+                digest.update(block)
+                left -= len(block)
+    except OSError as e:
+        yield Trouble("backup_lost", path.name, f"{path}: {e.strerror}")
+        return
+    if left or digest.hexdigest() != sha256:
+        yield Trouble("backup_damaged", path.name, f"{path} is not what was backed up")
+
+
+def _require_room(dest: Path, size: int) -> None:
+    found = os.statvfs(dest)
+    free = found.f_bavail * found.f_frsize
+    if free < size:
+        raise Unavailable(
+            f"{size} bytes are needed at {dest}, {free} are free", code="disk_full", hint="make room there"
+        )
+
+
+def _thin(dest: Path, keep_days: int) -> None:
+    """Of each of the last days with a backup the newest stays; then files that none of those names go."""
+    found = folders(dest)
+    newest: dict[str, Path] = {}
+    for folder in found:
+        newest.setdefault(folder.name[:8], folder)
+    stay = list(newest.values())[: max(1, keep_days)]
+    for folder in found:
+        if folder not in stay:
+            (folder / MANIFEST).unlink()  # first: what is half removed is no backup
+            shutil.rmtree(folder)
+    manifests = [_read(f) for f in stay]
+    named = {s.file for m in manifests for s in m.segments} | {Path(f.name).name for m in manifests for f in m.models}
+    for path in (*(dest / "segments").glob("*"), *(dest / "models").glob("*")):
+        if path.name not in named:
+            path.unlink()
+
+
+def _sync(folder: Path) -> None:
+    try:
+        durable.sync_folder(folder)
+    except OSError as e:
+        if e.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):  # some network file systems cannot
+            raise
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10, isolation_level=None)

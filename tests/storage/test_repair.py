@@ -1,0 +1,364 @@
+"""A damaged catalogue: the start goes on with all that can still be read, and says what it lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from edged.errors import Corrupt, EdgedError, Misconfigured
+from edged.storage import (
+    Store,
+    alarms,
+    audit,
+    candidates,
+    check,
+    cycles,
+    frames,
+    labels,
+    pages,
+    repair,
+    schema,
+    snapshots,
+)
+
+PAGE = pages.PAGE_BYTES
+EMPTY = {"classes": [], "train": [], "tune": [], "holdout": [], "holdout_ratio": 0.2, "block_s": 1, "seed": 1}
+
+
+@pytest.fixture
+def opener(data_dir, clock, site_key):
+    return lambda **options: Store.open(
+        data_dir, **{"clock": clock, "site_key": site_key, "busy_s": 0.2, "segment_bytes": 2**20} | options
+    )
+
+
+@pytest.fixture
+def start(data_dir, opener, clock):
+    """What the daemon does before it takes frames; the store it goes on with."""
+
+    def start_():
+        rebuilt = repair.start(data_dir, opener, clock)
+        return rebuilt, opener()
+
+    return start_
+
+
+def fill(store, add, n=30):
+    """Frames, labels and what a cycle leaves; returns the rows that must not go."""
+    for i in range(n):
+        add(store, i)
+        labels.add(store, f"gate:boot-{i}:0", "car", "human", "anna")
+        if i % 3 == 0:
+            labels.undo(store, labels.add(store, f"gate:boot-{i}:1", "van", "human", "anna"), "anna")
+        audit.append(store, "anna", "looked", str(i))
+    cycle = cycles.start(store, "asked")
+    snapshot = snapshots.add(store, EMPTY)
+    candidates.add(store, cycle, name="m", sha256="0" * 64, size=5, snapshot=snapshot, recipe={})
+    return kept(store)
+
+
+def kept(store):
+    return {
+        name: set(map(tuple, store.rows(f"select * from {name}")))
+        for name in ("label", "audit", "snapshot", "candidate")
+    }
+
+
+def rows_of(store, name):
+    return set(map(tuple, store.rows(f"select * from {name}")))
+
+
+def test_a_sound_catalogue_is_left_alone(opener, add, data_dir, start):
+    with opener() as store:
+        fill(store, add)
+    before = (data_dir / "edged.db").read_bytes()
+    rebuilt, store = start()
+    store.close()
+    assert rebuilt is None
+    assert (data_dir / "edged.db").read_bytes()[100:] == before[100:]
+    assert not list(data_dir.glob("edged.db.*"))
+
+
+def test_a_new_site_has_nothing_to_repair(data_dir, start):
+    data_dir.mkdir()
+    rebuilt, store = start()
+    assert rebuilt is None
+    store.close()
+
+
+def test_without_a_rebuild_the_start_fails(opener, add, data_dir):
+    """The negative control."""
+    with opener() as store:
+        fill(store, add)
+    raw = bytearray((data_dir / "edged.db").read_bytes())
+    raw[:PAGE] = bytes(PAGE)
+    (data_dir / "edged.db").write_bytes(raw)
+    with pytest.raises(Corrupt):
+        opener()
+
+
+@pytest.mark.parametrize("what", ["header", "everything", "gone", "empty", "cut"])
+def test_a_catalogue_that_is_as_good_as_lost_comes_back_from_segments_and_the_daily_copy(
+    opener, add, data_dir, start, what, clock
+):
+    with opener() as store:
+        before = fill(store, add)
+        backup.daily(store.data_dir, clock)
+        pictures = {i: frames.last_picture(store, "gate") for i in [0]}
+        frame_rows, sample_rows = rows_of(store, "frame"), rows_of(store, "sample")
+    path = data_dir / "edged.db"
+    raw = bytearray(path.read_bytes())
+    if what == "header":
+        raw[:PAGE] = bytes(PAGE)
+        path.write_bytes(raw)
+    elif what == "everything":
+        path.write_bytes(random.Random(1).randbytes(len(raw)))
+    elif what == "gone":
+        path.unlink()
+    elif what == "empty":
+        path.write_bytes(b"")
+    else:
+        path.write_bytes(raw[: len(raw) // 3])
+    rebuilt, store = start()
+    with store:
+        assert rebuilt.frames == 30
+        after = kept(store)
+        for name, rows in before.items():
+            assert rows <= after[name], name
+        assert rows_of(store, "frame") == frame_rows
+        assert rows_of(store, "sample") == sample_rows
+        assert frames.last_picture(store, "gate") == pictures[0]
+        assert [f.code for f in check.run(store) if f.code != "model_lost"] == []
+        assert alarms.stands(store, alarms.CATALOGUE_REBUILT)
+        act = audit.rows(store, 2)[1]
+        assert (act.act, json.loads(act.detail)["frames"]) == (audit.REBUILT, 30)
+        assert store.value("select n from counter where name = 'labels:human'") == len(before["label"])
+    assert repair.look(data_dir) is None
+    if what not in ("gone", "empty"):
+        assert rebuilt.damaged.exists()
+    assert repair.start(data_dir, opener, clock) is None
+
+
+def spoil(data_dir, rng, seed):
+    """Damage as flash does it, somewhere in the catalogue or its WAL. Returns what was done."""
+    path = data_dir / "edged.db"
+    wal = data_dir / "edged.db-wal"
+    target = wal if seed % 4 == 3 and wal.exists() else path
+    raw = bytearray(target.read_bytes())
+    what = []
+    for _ in range(rng.choice([1, 1, 2, 5])):
+        how = rng.choice(["zero", "noise", "torn", "bit"])
+        if target is wal:
+            at = 32 + rng.randrange((len(raw) - 32) // (PAGE + 24)) * (PAGE + 24)
+        else:
+            at = (0 if rng.random() < 0.2 else rng.randrange(len(raw) // PAGE)) * PAGE
+        if how == "zero":
+            raw[at : at + PAGE] = bytes(PAGE)
+        elif how == "noise":
+            raw[at : at + PAGE] = rng.randbytes(PAGE)
+        elif how == "torn":
+            at += 512 * rng.randrange(8)
+            raw[at : at + 512] = bytes(512)
+        else:
+            raw[at + rng.randrange(PAGE)] ^= 1 << rng.randrange(8)
+        what.append((target.name, at // PAGE, how))
+    target.write_bytes(raw)
+    return what
+
+
+SEEDS = int(os.environ.get("EDGED_DAMAGES", "40"))
+
+
+def test_whatever_is_damaged_the_start_goes_on_and_no_readable_label_is_lost(
+    opener, add, data_dir, start, tmp_path, clock
+):
+    """Random damage to file and WAL. Readable is what `pages.read` finds, which test_pages.py holds against SQLite."""
+    with opener() as store:
+        before = fill(store, add, 60)
+        store.rows("pragma wal_checkpoint(truncate)")
+        for i in range(60, 80):
+            add(store, i)
+            labels.add(store, f"gate:boot-{i}:0", "car", "human", "anna")
+        before = kept(store)
+        whole = tmp_path / "whole"
+        shutil.copytree(data_dir, whole)
+    rebuilds = unseen = lost = told = 0
+    for seed in range(SEEDS):
+        rng = random.Random(seed)
+        shutil.rmtree(data_dir)
+        shutil.copytree(whole, data_dir)
+        what = spoil(data_dir, rng, seed)
+        readable = pages.read(
+            data_dir / "edged.db", {"label": repair._tables()["label"]}, append_only=repair.APPEND_ONLY
+        )
+        rebuilt, store = start()
+        with store:
+            after = kept(store)
+            missing = {r[0] for r in readable.rows["label"].values() if r in before["label"]} - {
+                r[0] for r in after["label"]
+            }
+            apart = sum((rebuilt.leftover if rebuilt else {}).values())
+            assert len(missing) <= apart, (seed, what)
+            gone = len(before["label"]) - len({r[0] for r in before["label"]} & {r[0] for r in after["label"]})
+            lost += gone
+            if rebuilt is None:
+                unseen += 1
+                assert gone == 0, (seed, what)
+                assert after["audit"] == before["audit"], (seed, what)
+            else:
+                rebuilds += 1
+                told += rebuilt.lost.get("label", 0) + rebuilt.leftover.get("label", 0)
+                assert audit.verify(store) > 0
+                assert alarms.stands(store, alarms.CATALOGUE_REBUILT)
+            codes = {f.code for f in check.run(store)} - {"model_lost"}
+            assert not codes, (seed, what, codes)
+    print(
+        f"{SEEDS} damages: {rebuilds} rebuilds, {unseen} of no consequence; {lost} labels lost with their pages, {told} told"
+    )
+    assert rebuilds > SEEDS // 3
+    assert told <= lost <= told + SEEDS
+
+
+def test_another_process_follows_to_the_new_catalogue_and_its_label_is_not_left_behind(opener, add, data_dir, clock):
+    with opener() as store:
+        fill(store, add)
+    page = opener(site_key=None)
+    assert page.value("select count(*) from label") == 40
+    repair.rebuild(data_dir, opener, clock, "asked for")
+    labels.add(page, "gate:boot-1:1", "van", "human", "bert")
+    with page, opener() as store:
+        assert store.value("select count(*) from label where author = 'bert'") == 1
+
+
+class Killed(BaseException):
+    pass
+
+
+def dying(real, at):
+    """`real`, until its call number `at`."""
+    count = 0
+
+    def call(*args, **options):
+        nonlocal count
+        count += 1
+        if count == at:
+            raise Killed
+        return real(*args, **options)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(os, "link"), (os, "rename"), (Path, "unlink"), (repair, "sync_folder")],
+    ids=lambda x: str(x)[:12],
+)
+def test_a_rebuild_killed_at_any_step_is_taken_up_by_the_next_start(
+    opener, add, data_dir, start, clock, monkeypatch, owner, name
+):
+    with opener() as store:
+        before = fill(store, add, 10)
+        whole = data_dir.with_name("whole")
+        shutil.copytree(data_dir, whole)
+    kills = 0
+    for k in range(1, 20):
+        shutil.rmtree(data_dir)
+        shutil.copytree(whole, data_dir)
+        raw = bytearray((data_dir / "edged.db").read_bytes())
+        raw[:100] = bytes(100)
+        (data_dir / "edged.db").write_bytes(raw)
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, dying(getattr(owner, name), k))
+            try:
+                repair.start(data_dir, opener, clock)
+                done = True
+            except Killed:
+                done = False
+                kills += 1
+        rebuilt, store = start()
+        with store:
+            assert not done or rebuilt is None
+            after = kept(store)
+            assert before["label"] <= after["label"]
+            assert frames.count(store) == 10
+            assert [f.code for f in check.run(store) if f.code != "model_lost"] == []
+        assert not list(data_dir.glob("edged.db.new*"))
+        assert not (data_dir / "edged.db.rebuilt").exists()
+        if done:
+            break
+    print(f"{name}: killed {kills} times")
+    assert kills
+
+
+def test_a_header_with_another_version_is_damage_when_the_tables_say_so(opener, add, data_dir, start):
+    with opener() as store:
+        before = fill(store, add, 5)
+    with closing(sqlite3.connect(data_dir / "edged.db")) as conn:
+        conn.execute(f"pragma user_version = {schema.VERSION + 64}")
+    rebuilt, store = start()
+    with store:
+        assert "version" in rebuilt.why
+        assert before["label"] <= kept(store)["label"]
+
+
+def test_a_store_of_a_newer_edged_is_not_made_anew(opener, add, data_dir, start):
+    with opener() as store:
+        add(store, 1)
+    with closing(sqlite3.connect(data_dir / "edged.db")) as conn:
+        conn.execute(
+            "insert into _sqlite_migrations (migration_set, name, applied_at) values ('edged', '0099_later', '')"
+        )
+        conn.execute(f"pragma user_version = {schema.VERSION + 1}")
+        conn.commit()
+    with pytest.raises(Misconfigured) as e:
+        start()
+    assert e.value.code == "newer_schema"
+
+
+def test_labels_whose_sample_is_nowhere_are_kept_beside_and_told(opener, add, data_dir, start, clock):
+    with opener() as store:
+        fill(store, add, 5)
+        store.execute("pragma foreign_keys = off")
+        store.execute("delete from sample where id = 'gate:boot-3:0'")
+        store.execute("delete from frame where id = 'boot-3'")
+    for segment in (data_dir / "segments").glob("*.seg"):
+        segment.unlink()
+    raw = bytearray((data_dir / "edged.db").read_bytes())
+    raw[:100] = bytes(100)
+    (data_dir / "edged.db").write_bytes(raw)
+    rebuilt, store = start()
+    with store:
+        assert rebuilt.leftover == {"label": 1}
+        assert "1 rows of label point to nothing" in str(rebuilt)
+        (file,) = data_dir.glob("edged.db.leftover-*")
+        assert json.loads(file.read_text())["sample"] == "gate:boot-3:0"
+        assert oct(file.stat().st_mode & 0o777) == "0o600"
+
+
+def test_a_disk_that_does_not_answer_is_not_taken_for_damage(opener, add, data_dir, monkeypatch):
+    with opener() as store:
+        add(store, 1)
+
+    class Failing:
+        def __init__(self, *_a, **_k):
+            pass
+
+        def execute(self, *_):
+            e = sqlite3.OperationalError("disk I/O error")
+            e.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise e
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(repair.sqlite3, "connect", Failing)
+    with pytest.raises(EdgedError) as e:
+        repair.look(data_dir)
+    assert e.value.code == "disk_failed"
