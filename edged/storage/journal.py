@@ -272,13 +272,16 @@ class Journal:
     def _open(self, number: int, *, create: bool) -> int:
         path = self._path(number)
         try:
-            new = create and not path.exists()
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
-            if new:
-                sync_folder(self.folder)
+            try:
+                if create:  # also a file that is there: whoever made it may have died, or failed, before this
+                    sync_folder(self.folder)
+            except BaseException:
+                os.close(fd)
+                raise
             return fd
         except OSError as e:
-            raise disk.renamed(e, path) from e
+            raise self._failed(disk.renamed(e, path)) from e
 
     def _path(self, number: int) -> Path:
         return path_of(self._store, number)

@@ -91,7 +91,7 @@ def rebuild(store: Store, progress: Progress = lambda _: None) -> Recovered:
                 store.execute(
                     "insert into segment (number, generation, state, recorded) values (?, 0, 'free', 0)", (number,)
                 )
-            done = [_restore(store, f) for f in whole]
+            done = [_restore(store, f, anew=True) for f in whole]
         brought += done.count(True)
         unreadable += done.count(None)
         progress((i + 1) / len(paths))
@@ -133,8 +133,10 @@ def _record(store: Store, number: int, found: Sequence[segment.Found], *, state:
     )
 
 
-def _restore(store: Store, found: segment.Found) -> bool | None:
-    """Rows of one record: True if the frame had none, None if its document cannot be opened."""
+def _restore(store: Store, found: segment.Found, *, anew: bool = False) -> bool | None:
+    """Rows of one record: True if the frame had none, None if its document cannot be opened. `anew`: into a catalogue
+    that was empty.
+    """
     try:
         key = store.seal.key_of(store, found.key_id)
         answer = frames.opened(found.document, key, found.id, store.seal.camera_of(store, found.key_id))
@@ -142,6 +144,8 @@ def _restore(store: Store, found: segment.Found) -> bool | None:
         log.debug("record %s: %s", found.id, e)
         return None
     new = store.row("select 1 from frame where camera = ? and id = ?", (answer.camera, answer.id)) is None
+    if not new and found.entries and not _is_its(store, answer, anew):
+        return False
     store.execute_many(
         "insert into object (id, kind, camera, key_id, size, sha256, created, segment, place)"
         " values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (id) do update set key_id = excluded.key_id,"
@@ -157,6 +161,21 @@ def _restore(store: Store, found: segment.Found) -> bool | None:
         _link(store, answer, found)
         cameras.seen(store, answer.camera, answer.received, stored=answer.status == "stored")
     return new
+
+
+def _is_its(store: Store, answer: frames.Answer, anew: bool) -> bool:
+    """Whether a frame's pictures are those of this record. When the rows of a flushed record could not be written, its
+    camera was told to send the frame again: then there is a second record, with pictures of its own.
+    """
+    linked = {
+        r[0]
+        for r in store.rows(
+            "select object from frame where camera = ?1 and id = ?2 and object is not null"
+            " union select object from sample where camera = ?1 and frame = ?2 and object is not null",
+            (answer.camera, answer.id),
+        )
+    }
+    return bool(linked & {answer.picture, *answer.crops}) or (anew and not linked)
 
 
 def _link(store: Store, answer: frames.Answer, found: segment.Found) -> None:

@@ -15,13 +15,13 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from edged.clock import Clock
 from edged.durable import sync_folder
-from edged.errors import Corrupt, Misconfigured, Unavailable
+from edged.errors import Corrupt, EdgedError, Misconfigured, Unavailable
 from edged.storage import disk, schema
 from edged.storage.keyring import copies_of
 from edged.storage.seal import Seal
@@ -71,6 +71,7 @@ class Store:
         self._depth = 0
         self._durable = True
         self._db: Database | None = None
+        self._suspect = False  # the disk failed: nothing goes through this connection any more
 
     @classmethod
     def open(
@@ -120,24 +121,49 @@ class Store:
         return store
 
     def reopen(self) -> None:
-        """A new connection: after a failed fsync only what is read from the disk again can be trusted."""
+        """A new connection, and a log that is written once more: after a failed fsync the cache may call clean what
+        the disk does not have (Rebello et al., USENIX ATC 2020). Raises Unavailable("disk_failed"): call it again.
+        """
         with self._lock:
             self._db = None
-            with explained(self.path):
+            self._suspect = True
+            inode = _inode(self.path)
+            with self._explained():
+                conn = _connect(self.path, self.readonly, self._busy_s)
+                try:
+                    _prepare(conn, self.readonly)
+                    if inode == self._inode and not self.readonly:
+                        _log_again(conn, self.path)
+                except BaseException:
+                    conn.close()
+                    raise
+            with suppress(sqlite3.Error):  # after the new one is open: the last to close would flush the log again
                 self._conn.close()
-            self._inode = _inode(self.path)
-            self._conn = _connect(self.path, self.readonly, self._busy_s)
-            with explained(self.path):
-                _prepare(self._conn, self.readonly)
+            self._conn, self._inode, self._suspect = conn, inode, False
 
     def _follow(self) -> bool:
-        """Open the catalogue that was put in the place of this one (repair.py), if one was."""
-        if _inode(self.path) == self._inode:
+        """A new connection after a failure of the disk, or to the catalogue that was put in the place of this one
+        (repair.py).
+        """
+        if not self._suspect and _inode(self.path) == self._inode:
             return False
         if self._conn.in_transaction:
             self._conn.execute("rollback")
         self.reopen()
         return True
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """As `explained`; a failing disk is Unavailable here, since the next use opens the database anew."""
+        try:
+            with explained(self.path):
+                yield
+        except EdgedError as e:
+            code = getattr(e.__cause__, "sqlite_errorcode", 0) & 0xFF
+            if code not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) or self.readonly:
+                raise
+            self._suspect = True
+            raise Unavailable(str(e), code="disk_failed", hint="look at dmesg") from e
 
     @property
     def seal(self) -> Seal:
@@ -197,6 +223,8 @@ class Store:
             name = f"inner_{self._depth}"
             outer = self._depth == 0
             if outer:
+                if self._suspect:
+                    self.reopen()
                 self._durable = durable
             elif durable and not self._durable:
                 raise RuntimeError("a durable transaction inside one that is not")
@@ -225,27 +253,27 @@ class Store:
     def execute(self, sql: str, params: Params = ()) -> int:
         """Run one statement (its own durable transaction unless inside one); returns the number of rows changed."""
         with self._lock:
-            return self._run(sql, params).rowcount
+            return self._sure()._run(sql, params).rowcount
 
     def insert(self, sql: str, params: Params = ()) -> int:
         """As `execute`, for an insert into a table with an integer key; returns the new key."""
         with self._lock:
-            return self._run(sql, params).lastrowid or 0
+            return self._sure()._run(sql, params).lastrowid or 0
 
     def execute_many(self, sql: str, params: Iterable[Params]) -> None:
-        with self._lock, explained(self.path):
-            self._conn.executemany(sql, params)
+        with self._lock, self._explained():
+            self._sure()._conn.executemany(sql, params)
 
     def rows(self, sql: str, params: Params = ()) -> list[sqlite3.Row]:
         """All rows of a query; columns by name or by place."""
-        with self._lock, explained(self.path):
+        with self._lock, self._explained():
             if not self._depth:
                 self._follow()
             return self._conn.execute(sql, params).fetchall()
 
     def row(self, sql: str, params: Params = ()) -> sqlite3.Row | None:
         """The first row of a query, or None."""
-        with self._lock, explained(self.path):
+        with self._lock, self._explained():
             if not self._depth:
                 self._follow()
             found: sqlite3.Row | None = self._conn.execute(sql, params).fetchone()
@@ -260,7 +288,7 @@ class Store:
         if self._journal is not None:
             self._journal.close()
             self._journal = None
-        with self._lock, explained(self.path):
+        with self._lock, self._explained():
             self._conn.close()
 
     def __enter__(self) -> Self:
@@ -269,8 +297,14 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _sure(self) -> Store:
+        """Itself, with a connection that can be trusted."""
+        if self._suspect and not self._depth:
+            self.reopen()
+        return self
+
     def _run(self, sql: str, params: Params = ()) -> sqlite3.Cursor:
-        with explained(self.path):
+        with self._explained():
             return self._conn.execute(sql, params)
 
 
@@ -305,6 +339,28 @@ def _connect(path: Path, readonly: bool, busy_s: float) -> sqlite3.Connection:
 def fitting(segment_bytes: int, max_bytes: int) -> int:
     """A store of little room has small segments, else it could hold too few to tell old from new."""
     return min(segment_bytes, max(max_bytes // 32, 2**20)) if max_bytes else segment_bytes
+
+
+def _log_again(conn: sqlite3.Connection, path: Path) -> None:
+    """Write SQLite's log in place as it is read, and flush it; nobody commits meanwhile."""
+    log = path.with_name(f"{path.name}-wal")
+    conn.execute("begin immediate")
+    try:
+        fd = os.open(log, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            at = 0
+            while piece := os.pread(fd, 2**20, at):
+                disk.write_at(fd, at, [piece])
+                at += len(piece)
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+    except FileNotFoundError:
+        pass
+    except OSError as e:
+        raise Unavailable(f"the disk failed under {log}: {e.strerror}", code="disk_failed", hint="look at dmesg") from e
+    finally:
+        conn.execute("rollback")
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ import pytest
 
 from edged.errors import Misconfigured, Unavailable
 from edged.storage import check, clean, frames, labels, objects, recover, samples
+from edged.storage.journal import Journal
 
 SMALL = 64 * 1024
 
@@ -67,6 +68,33 @@ def test_the_control_without_recovery_loses_them(open_store, cut, add):
         add(store, 1)
     with open_store() as store:
         assert frames.count(store) == 0
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_frame_that_was_sent_again_because_its_rows_failed_has_one_set_of_pictures(
+    open_store, cut, add, frame, scrubbed, monkeypatch, lost
+):
+    """There are two records of it then; `lost`: the rows of the second are lost, too."""
+
+    def failing(*_):
+        raise Unavailable("the disk failed", code="disk_failed")
+
+    with open_store() as store:
+        add(store, 0)
+    with cut() as store:
+        with monkeypatch.context() as failed:
+            failed.setattr(Journal, "_record", failing)
+            with pytest.raises(Unavailable):
+                add(store, 1)
+        if lost:
+            add(store, 1)
+    with open_store() as store:
+        if not lost:
+            store.execute("update segment set state = 'full'")
+            add(store, 1)
+        recover.run(store)
+        same(store, frame, scrubbed, (0, 1))
+        assert check.run(store) == []
 
 
 def test_what_was_withheld_stays_withheld(open_store, cut, add, frame):

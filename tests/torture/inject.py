@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-WRITES = ("write", "pwrite64", "pwritev", "pwritev2")
+WRITES = ("write", "writev", "pwrite64", "pwritev", "pwritev2")
 SYNCS = ("fsync", "fdatasync")
 NAMES = ("rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinkat", "mkdir", "ftruncate", "openat")
 KINDS = (*WRITES, *SYNCS, *NAMES)

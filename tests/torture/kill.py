@@ -86,7 +86,7 @@ class Stage:
 
     def plan(self, act: str) -> list[Point]:
         """Every point of an act that touches its folder or tells a promise."""
-        with self._folder(act) as folder:
+        with self.folder(act) as folder:
             log = self.scratch / "plan.log"
             said, _ = self.play(act, folder, inject.KINDS, "", log)
             if wrong := [s for s in said if s.startswith("raised")]:
@@ -108,7 +108,7 @@ class Stage:
 
     def kill(self, point: Point, told: Told) -> None:
         act = ACTS[point.act]
-        with self._folder(point.act) as folder:
+        with self.folder(point.act) as folder:
             said, killed = self.play(point.act, folder, [point.kind], f"{point.kind}:signal=KILL:when={point.k}")
             told.points[point.act] += 1
             told.killed += killed
@@ -133,6 +133,14 @@ class Stage:
 
     def kill_in(self, act: str, folder: Path, wait_s: float) -> list[str]:
         """Kill an act `wait_s` seconds after its first promise; what it had promised."""
+        pid = self.begin(act, folder)
+        time.sleep(wait_s)
+        os.kill(pid, signal.SIGKILL)
+        self.ended()
+        return (self.scratch / "said").read_text().splitlines()
+
+    def begin(self, act: str, folder: Path) -> int:
+        """Let an act run by itself; its pid, once it made its first promise."""
         said = self.scratch / "said"
         said.unlink(missing_ok=True)
         self._tell({"act": act, "folder": str(folder), "said": str(said), "broken": self.broken})
@@ -140,13 +148,14 @@ class Stage:
         self._tell("go")
         while not (said.exists() and said.stat().st_size):
             time.sleep(0.001)
-        time.sleep(wait_s)
-        os.kill(pid, signal.SIGKILL)
-        self._hear()
-        return said.read_text().splitlines()
+        return pid
+
+    def ended(self) -> int:
+        """Wait for the end of the act that runs; its status, as os.waitpid gives it."""
+        return int(self._hear())
 
     @contextmanager
-    def _folder(self, act: str) -> Iterator[Path]:
+    def folder(self, act: str) -> Iterator[Path]:
         folder = self.scratch / "site"
         shutil.copytree(self.prepared(act), folder)
         try:
@@ -214,7 +223,7 @@ def under_load(rounds: int, seed: int, *, broken: str = "", stop_s: float = 1e9)
     with stage(broken) as on:
         for first in range(0, rounds, FRESH):
             said: list[str] = []
-            with on._folder("load") as folder:
+            with on.folder("load") as folder:
                 for n in range(first, min(rounds, first + FRESH)):
                     if time.monotonic() - began > stop_s:
                         return told
