@@ -17,6 +17,7 @@ from edged.storage import (
     Store,
     alarms,
     audit,
+    backup,
     candidates,
     check,
     cycles,
