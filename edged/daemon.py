@@ -2,40 +2,42 @@
 
 Guarantees: one thread reads the link; it never decodes a picture, trains, or waits for either. Families of errors: what a
 camera sent wrong is counted and dropped (Refused), what is away is tried again (Unavailable), what is Corrupt stops the
-daemon with an alarm, so that systemd and the operator see it. Does not guarantee liveness of the cable: the watchdog is
-fed only while messages can flow and the ingest threads live.
+daemon with an alarm, so that systemd and the operator see it. A part that stands still ends the daemon, too
+(edged/pulse.py), with exit code 1.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
-from edged import __version__, site
+from edged import __version__, health, site
 from edged.admit import Limits, Shares
-from edged.clock import Clock, SystemClock, iso
+from edged.clock import Clock, SystemClock
 from edged.config import PLANTED, Config, size
 from edged.errors import Corrupt, Refused, Unavailable
 from edged.improve import Loop, Rules
 from edged.ingest import Scrubber
+from edged.meter import Meter
 from edged.privacy import track
 from edged.privacy.pool import ScrubChild
 from edged.privacy.talk import Plugin, Polygon, ScrubOptions
 from edged.publish import deliver, fleet, release, rollout, trust
+from edged.pulse import BEAT, Pulse, PulseRules, Watched
 from edged.retrain.gate import GateLimits
-from edged.storage import alarms, cameras, counters, masks, models, recover
+from edged.storage import alarms, cameras, counters, gauges, masks, models, recover
 from edged.storage.store import Store
 from edged.storage.upkeep import Upkeep
-from edged.watch import LEAK, Watch, WatchRules
+from edged.watch import Watch, WatchRules
+from edged.watchdog import Watchdog, notify
 from edged.wire import messages, topics
 from edged.wire.link import Link, Message, Will
 from edged.wire.messages import Frame, FrameReceipt, Reported, Want
@@ -45,7 +47,6 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.5
 TALK = Limits(frames_per_s=20.0, burst=200.0, bytes_per_s=1e6)  # of what is no frame, a camera
-STALL_S = 30.0  # the watchdog starves when frames have waited this long and none was answered
 
 
 @dataclass(frozen=True)
@@ -64,23 +65,27 @@ class Box:
 
     def __init__(
         self, link: Link, store: Store, repo: trust.Repository, submit: Callable[[Frame], FrameReceipt | None],
-        rules: BoxRules, clock: Clock, age: Callable[[], float] = lambda: 0.0,
+        rules: BoxRules, clock: Clock,
     ) -> None:  # fmt: skip
-        """`age`: seconds that the oldest frame waits; models that are sent out yield to it."""
         self._link, self._store, self._repo, self._submit = link, store, repo, submit
         self._rules, self._clock = rules, clock
-        self._age = age
+        self._own = rules.site, "server", rules.server_id
         self._presence = fleet.Presence()
-        self._fanout = deliver.Fanout(deliver.Pacer(rules.rate_bytes_per_s, clock), clock)
+        self._fanout = deliver.Fanout(deliver.Pacer(rules.rate_bytes_per_s, clock), clock, link.backlog)
         self._talk = Shares(TALK)
         self._totals: Counter[str] = Counter()  # since the last write
         self._dropped: Counter[str] = Counter()
         self._counting = threading.Lock()
+        newest = max((g.ts for g in gauges.all(store).values()), default=0.0)
+        self._clock_watch = health.ClockWatch(clock.now(), clock.monotonic(), newest)
+        self._clock_told = ("?", "")
         self._published: dict[str, bytes] = {}
         self._connects = 0
         self._next_tick = self._next_stats = 0.0
         self.failure: BaseException | None = None  # set by `alarm`; the loop ends with it
+        self.pulse: Pulse | None = None  # whose messages to ourselves come by the same link
         link.subscribe(topics.cam(rules.site, "+", "#"))
+        link.subscribe(topics.server(rules.site, rules.server_id, f"{BEAT}/#"))
         self._handlers: dict[str, Callable[[str, str, Message], None]] = {
             "frame": self._frame,
             "roi": self._frame,
@@ -136,8 +141,13 @@ class Box:
     # what arrives
 
     def _dispatch(self, message: Message) -> None:
+        if self.pulse is not None:
+            self.pulse.hears()
         try:
             address = topics.parse(message.topic)
+            if self.pulse is not None and (address.site, address.branch, address.id) == self._own:
+                self.pulse.heard(address.leaf, message.payload)
+                return
             handler = self._handlers.get(address.leaf)
             if handler is None or address.branch != "cam" or address.site != self._rules.site or not message.payload:
                 return
@@ -187,7 +197,7 @@ class Box:
     # what happens by itself
 
     def _send_chunks(self) -> None:
-        """As many chunks as the pace allows now; the rest wait for the next step."""
+        """What the pace allows now; the rest waits for the next step."""
         if self._fanout.due_in() is None:
             return
 
@@ -195,7 +205,7 @@ class Box:
             self._link.publish(topics.model(self._rules.site, f"chunk/{sha256}"), data)
 
         with suppress(Unavailable):
-            self.count("bytes:chunks_out", self._fanout.send(publish, self._age()))
+            self.count("bytes:chunks_out", self._fanout.send(publish))
 
     def _write_totals(self) -> None:
         with self._counting:
@@ -212,6 +222,8 @@ class Box:
             self._connects = self._link.connects()
             self._published.clear()  # a new broker may have forgotten what it retained, and our will may have been sent
         now = self._clock.now()
+        with suppress(Unavailable):
+            self._watch_clock(now)
         if connected:
             with suppress(Unavailable):
                 self._publish_state()
@@ -222,6 +234,16 @@ class Box:
                     self._next_stats = now + self._rules.stats_interval_s
                     self._retain("stats", msgspec.json.encode(counters.all(self._store)), retain=False)
 
+    def _watch_clock(self, now: float) -> None:
+        code, text = self._clock_watch.step(now, self._clock.monotonic())
+        if (code, text) != self._clock_told:
+            for old in ("clock_wrong", "clock_stepped"):
+                if old != code:
+                    alarms.clear(self._store, old)
+            if code and alarms.sound(self._store, code, text):
+                log.error("%s", text)
+            self._clock_told = code, text
+
     def _publish_state(self) -> None:
         for leaf, payload in (("state", b"online"), ("info", msgspec.json.encode({"version": __version__}))):
             if self._published.get(leaf) != payload:
@@ -229,7 +251,7 @@ class Box:
                 self._published[leaf] = payload
 
     def _publish_health(self) -> None:
-        payload = health(alarms.standing(self._store))
+        payload = health.judge(health.look(self._store, self._clock.now(), daemon=True)).encode()
         if self._published.get("health") != payload:
             self._retain("health", payload)
             self._published["health"] = payload
@@ -264,13 +286,6 @@ class Box:
             if self._published.get(key) != payload:
                 self._link.publish(topics.cam(self._rules.site, camera, "model/desired"), payload, retain=True)
                 self._published[key] = payload
-
-
-def health(standing: Sequence[alarms.Alarm]) -> bytes:
-    """What `server/<id>/health` retains: {"verdict": "ok" | "degraded" | "failed", "reasons": [{code, text, since}]}."""
-    failed = any(a.code == LEAK for a in standing)
-    reasons = [{"code": a.code, "text": a.text, "since": iso(a.since)} for a in standing]
-    return msgspec.json.encode({"verdict": "failed" if failed else "degraded" if reasons else "ok", "reasons": reasons})
 
 
 def box_rules(config: Config) -> BoxRules:
@@ -320,6 +335,10 @@ def watch_rules(config: Config) -> WatchRules:
     return WatchRules(p.planted_every_s, p.planted_alarm, kinds)
 
 
+def pulse_rules(config: Config) -> PulseRules:
+    return PulseRules(config.watchdog.every_s, config.watchdog.patience_s, config.privacy.deadline_s)
+
+
 def start_scrubbers(config: Config, painted: Callable[[str], Sequence[Polygon]]) -> list[Scrubber]:
     """The scrub children; the first is waited for, so that weights or a runtime that are missing are said at once.
 
@@ -337,6 +356,8 @@ def run(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with ExitStack() as stack:
+        watchdog = Watchdog(config.watchdog.loop_s, clock)
+        stack.callback(watchdog.leave)  # last of all: what hangs on the way out is ended, too
         stack.enter_context(site.only_daemon(config.data_dir))
         store = stack.enter_context(site.open_store(config, key=True))
         log.info("store open at %s (%s)", store.data_dir, recover.run(store))
@@ -347,15 +368,22 @@ def run(config: Config) -> None:
         stack.callback(link.close)
         scrubbers = start_scrubbers(config, masks.Painted(store).of)
         rules = box_rules(config)
-        box = Box(link, store, repo, lambda frame: workers.submit(frame), rules, clock, lambda: workers.age())
+        box = Box(link, store, repo, lambda frame: submit(frame), rules, clock)
+        meter = Meter(box.count, clock)
+        watched = [Watched(s, clock, meter.took) for s in scrubbers]
         p = config.privacy
         over_time = track.Rules(hold=p.hold_frames, back=p.back_frames, gap_s=p.gap_s)
         workers = Workers(
-            store, scrubbers, box.answer, box.alarm, ingest_limits(config), cameras={c.id for c in config.camera},
-            rules=over_time, delay_s=p.delay_s, clock=clock, count=box.count,
+            store, list(watched), meter.answering(box.answer), box.alarm, ingest_limits(config),
+            cameras={c.id for c in config.camera}, rules=over_time, delay_s=p.delay_s, clock=clock, count=box.count,
         )  # fmt: skip
+        submit = meter.submitting(workers.submit)
         stack.callback(workers.close)
         stack.callback(box.goodbye)
+        topic = partial(topics.server, config.server.site, config.server.id)
+        pulse = box.pulse = Pulse(
+            link, topic, watched, workers.submit_job, partial(touch, store), pulse_rules(config), clock
+        )
         watch = Watch(store, workers.submit_job, watch_rules(config), clock)
         loop = Loop(store, loop_rules(config), repo, clock)
         upkeep = Upkeep(store, site.upkeep_rules(config))
@@ -368,16 +396,39 @@ def run(config: Config) -> None:
             box.step()
             with suppress(Unavailable):  # a busy store; the picture counts as lost
                 watch.step()
-            if workers.alive():
-                notify("WATCHDOG=1")
-        notify("STOPPING=1")
+                meter.step(store, partial(measure, link, workers, store, pulse, clock))
+            if why := pulse.step():
+                watchdog.give_up(why)
+                raise Corrupt(f"the daemon stands still: {why}", code="deaf")
+            watchdog.feed()
+        watchdog.stop()
 
 
-def notify(text: str) -> None:
-    """sd_notify(3): tell systemd READY=1, WATCHDOG=1 or STATUS=...; does nothing elsewhere."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s, suppress(OSError):
-        s.connect("\0" + address[1:] if address.startswith("@") else address)
-        s.sendall(text.encode())
+def touch(store: Store) -> None:
+    """Where a frame's record and rows go, without leaving anything there."""
+    store.journal.wait_turn()
+    store.value("select 1")
+
+
+def _wall(clock: Clock, monotonic: float) -> float:
+    return clock.now() - (clock.monotonic() - monotonic)
+
+
+def measure(
+    link: Link, workers: Workers, store: Store, pulse: Pulse, clock: Clock
+) -> tuple[dict[str, float], dict[str, int]]:
+    """What stands and what has come to pass since the start, for /metrics and the verdict."""
+    received, sent = link.moved()
+    journal = store.journal
+    stands = {
+        "queue_frames": workers.waiting(), "queue_bytes": workers.held_bytes(), "queue_age_s": workers.age(),
+        "cable_connected": link.connected(), "cable_silent": pulse.cable_silent,
+    }  # fmt: skip
+    if pulse.last is not None:
+        stands |= {"beat_s": pulse.took_s, "beat_ts": _wall(clock, pulse.last)}
+    stands["cable_down_ts"] = 0 if pulse.away_since is None else _wall(clock, pulse.away_since)
+    totals = {
+        "mqtt:in": received, "mqtt:out": sent, "journal:flushes": journal.flushes, "journal:records": journal.written,
+        "beats": pulse.through, "renewals": pulse.renewals,
+    }  # fmt: skip
+    return {name: float(value) for name, value in stands.items()}, totals

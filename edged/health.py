@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from edged.clock import day, iso
-from edged.storage import alarms, gauges
+from edged.storage import alarms, gaps, gauges
 from edged.storage.alarms import Alarm
 from edged.storage.gauges import Gauge
 from edged.storage.store import Store
@@ -107,13 +107,14 @@ class Facts:
     alarms: Sequence[Alarm] = ()
     cameras: Sequence[Heard] = ()
     gauges: Mapping[str, Gauge] = field(default_factory=dict)
+    missing: Mapping[str, gaps.Missing] = field(default_factory=dict)
     daemon: bool = False
 
 
 def look(store: Store, at: float, *, daemon: bool = False) -> Facts:
     heard = store.rows("select id, online, first_seen, last_seen, last_frame from camera order by id")
     cameras = tuple(Heard(r["id"], bool(r["online"]), *tuple(r)[2:]) for r in heard)
-    return Facts(at, tuple(alarms.standing(store)), cameras, gauges.all(store), daemon)
+    return Facts(at, tuple(alarms.standing(store)), cameras, gauges.all(store), gaps.missing(store, at), daemon)
 
 
 def judge(facts: Facts) -> Health:
@@ -168,6 +169,9 @@ def _of_cameras(facts: Facts) -> Found:
     if blind:
         text = f"no picture of {_listed([c.id for c, _ in blind])} was stored for a day"
         told.append(("camera_silent", text, min(last for _, last in blind)))
+    if facts.missing:
+        text = f"frames of {_listed(sorted(facts.missing))} never came"
+        told.append(("frames_missing", text, min(m.since for m in facts.missing.values())))
     return told
 
 

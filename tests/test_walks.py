@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from edged import health
 from edged.clock import iso
 from edged.errors import Corrupt, Refused, Unavailable
 from edged.privacy.scrub import Withheld
@@ -223,7 +224,8 @@ def test_health_is_retained_and_follows_the_alarms(site):
     alarms.sound(site.store, "privacy_leak", "a face leaked")
     since = iso(site.clock.now())
     site.turn(3)
-    reason = {"code": "privacy_leak", "text": "a face leaked", "since": since}
+    hint = health.KNOWN["privacy_leak"][1]
+    reason = {"code": "privacy_leak", "text": "a face leaked", "since": since, "hint": hint}
     assert said() == {"verdict": "failed", "reasons": [reason]}
     alarms.clear(site.store, "privacy_leak")
     site.turn(3)

@@ -8,7 +8,7 @@ import pytest
 from edged import watch
 from edged.clock import SystemClock
 from edged.config import PLANTED, check
-from edged.daemon import health, watch_rules
+from edged.daemon import watch_rules
 from edged.errors import Corrupt, Misconfigured, Unavailable
 from edged.ingest import Line
 from edged.privacy import planted
@@ -395,13 +395,3 @@ def test_when_a_recall_is_an_alarm(hidden, stands, alarm):
 def test_one_easy_one_that_leaks_is_an_alarm_at_once():
     assert verdict({}, {"plate": [True, False]}, 0.9, stands=False) == "1 of the last 2 easy planted plates leaked"
     assert verdict({}, {"plate": [True] * 10 + [False]}, 0.9, stands=True) == ""
-
-
-def test_health_says_ok_degraded_or_failed():
-    assert health([]) == b'{"verdict":"ok","reasons":[]}'
-    unmeasured, leak = alarms.Alarm(UNMEASURED, "silence", 0.0), alarms.Alarm(LEAK, "a face", 60.0)
-    assert b'"degraded"' in health([unmeasured])
-    assert health([unmeasured, leak]) == (
-        b'{"verdict":"failed","reasons":[{"code":"privacy_unmeasured","text":"silence","since":"1970-01-01T00:00:00.000Z"},'
-        b'{"code":"privacy_leak","text":"a face","since":"1970-01-01T00:01:00.000Z"}]}'
-    )

@@ -78,7 +78,8 @@ create table doomed_key (
 drop index data_key_of;
 create index data_key_of on data_key (camera, day) where destroyed is null;
 
--- Numbers that only grow. 'catalogue' counts starts, as the keyring does: an older edged.db put back is known by it.
+-- Numbers by name. 'catalogue' counts starts, as the keyring does: an older edged.db put back is known by it. 'blobs_left':
+-- wrapped keys were moved to the keyring, and the WAL and the pages that held them are still to be overwritten.
 create table mark (
     name        text primary key,
     value       integer not null
@@ -108,3 +109,9 @@ create table sequence (
     updated     real not null,
     primary key (camera, boot)
 ) strict, without rowid;
+
+-- What left the premises is counted as it leaves; the rows of the outbox may go one day.
+insert into counter select 'sync_bytes', sum(size) from outbox where state = 'sent' having sum(size) > 0;
+create trigger parcel_counted after update of state on outbox when new.state = 'sent' and old.state <> 'sent' begin
+    insert into counter values ('sync_bytes', new.size) on conflict do update set n = n + new.size;
+end;
