@@ -280,6 +280,11 @@ def check(raw: dict[str, Any], origin: str = "configuration") -> Config:
                   config.storage.reserve, config.retest.gate.max_memory, config.retest.gate.max_size,
                   config.rollout.rate_bytes_per_s, *(c.max_bytes for c in config.camera)):  # fmt: skip
         size(value)
+    if size(config.storage.reserve) > size(config.storage.min_free) > 0:
+        raise Misconfigured(
+            f"{origin}: storage.reserve is more than storage.min_free",
+            hint="the reserve is a part of what is kept free for all but pictures",
+        )
     if not size(config.ingest.bytes_per_s) or size(config.ingest.queue_bytes) < 2 * 2**20:
         raise Misconfigured(
             f"{origin}: ingest.bytes_per_s must be more than 0, ingest.queue_bytes at least 2 MiB",

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from edged.clock import day
 from edged.errors import Refused, Unavailable
-from edged.storage import cameras, gaps, journal, objects, seal, segment
+from edged.storage import cameras, counters, gaps, journal, objects, reserve, seal, segment
 from edged.storage.store import Store
 from edged.wire.messages import Frame, FrameReceipt, Region
 
@@ -63,6 +63,7 @@ def add(store: Store, frame: Frame, scrubbed: Scrubbed) -> FrameReceipt:
     answer = _answer(store, frame, "stored", "")
     if (known := _known(store, answer)) is not None:
         return known
+    reserve.require(store.data_dir)
     regions = _regions(frame, scrubbed)
     key = store.seal.key_for(store, frame.camera, day(answer.received))
     whole = objects.sealed(key, frame.camera, "frame", scrubbed.jpeg, answer.received)
@@ -83,6 +84,7 @@ def settle(store: Store, frame: Frame, status: Literal["withheld", "refused"], d
     answer = _answer(store, frame, status, detail[:500])
     if (known := _known(store, answer)) is not None:
         return known
+    reserve.require(store.data_dir)
     if store.has_key:
         try:
             return _append(store, answer, store.seal.key_for(store, frame.camera, day(answer.received)), ())
@@ -111,7 +113,9 @@ def last_picture(store: Store, camera: str) -> bytes | None:
 
 
 def count(store: Store, status: str = "stored") -> int:
-    return int(store.value("select count(*) from frame where status = ?", (status,)))
+    """Frames that were answered so, those included whose rows are gone by now (pruning.py)."""
+    rows = int(store.value("select count(*) from frame where status = ?", (status,)))
+    return rows + counters.get(store, f"pruned:{status}")
 
 
 def opened(document: bytes, key: DataKey, record_id: str, camera: str) -> Answer:

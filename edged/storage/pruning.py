@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edged.storage import counters
 from edged.storage.store import Store
 
 MOST = 2000  # rows of either table in one run
@@ -47,11 +46,6 @@ def rows(store: Store, before: float, most: int = MOST) -> Pruned:
                 "insert into counter (name, n) values (?1, ?2) on conflict (name) do update set n = n + ?2", (name, n)
             )
     return Pruned(len(old), len(gone))
-
-
-def pruned(store: Store, status: str) -> int:
-    """How many frames of that status have no row any more."""
-    return counters.get(store, f"pruned:{status}")
 
 
 def _in_snapshots(store: Store) -> set[str]:

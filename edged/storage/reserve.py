@@ -1,12 +1,13 @@
 """Space that is taken beforehand and given back when the disk is full: labels, audit, rollback and erasure work then.
 
-A file of SIZE bytes, really written (random bytes, so that no file system folds them). It is given back
+A file of `size` bytes, really written (random bytes, so that no file system folds them). It is given back
 
-    at once       when SQLite finds the disk full in a durable transaction (`Store.transaction`): the caller tries again
+    at once       when a durable transaction finds the disk full (`Store`): the caller tries again
     beforehand    on the tick, when less than LOW is free
 
-and taken again on the tick when SIZE + BACK is free. Guarantees: pictures never use it: `journal` makes no segment larger
-while less than `Store.min_free` is free, or while the reserve is given back (`released`). Does not guarantee that it lasts.
+and taken again on the tick when `size` + BACK is free. Given back it stays as an empty file, a sign for `require`.
+
+Guarantees: no frame uses it: none is taken while it is given back. Does not guarantee that it lasts.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edged.durable import sync_folder
+from edged.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -29,17 +31,20 @@ _BLOCK = 2**20
 
 
 def step(folder: Path, size: int = SIZE) -> bool:
-    """Give it back or take it again, as the free space says; True if the reserve is whole now. 0 = there is none."""
+    """Give it back or take it again, as the free space says; True if all of it is held now. `size` 0 = there is none."""
     path = folder / NAME
+    if not size:
+        path.unlink(missing_ok=True)
+        return False
     have = _size(path)
     found = os.statvfs(folder)
     free = found.f_bavail * found.f_frsize
     if have == size:
-        if size and free < LOW:
-            release(folder)
-            return False
-        return True
-    if free + have < size + BACK:
+        return not (free < LOW and release(folder))
+    if free + max(have, 0) < size + BACK:
+        if have < 0:
+            with suppress(OSError):
+                path.touch(0o600)
         return False
     return _take(path, size)
 
@@ -47,18 +52,21 @@ def step(folder: Path, size: int = SIZE) -> bool:
 def release(folder: Path) -> bool:
     """Give the space back to the file system; True if there was any."""
     path = folder / NAME
-    if not _size(path):
+    size = _size(path)
+    if size <= 0:
         return False
-    log.warning("the disk is full: %d bytes of reserve are given back", _size(path))
-    with suppress(OSError):
-        os.truncate(path, 0)  # kept as a sign: there should be a reserve, and is not
+    try:
+        os.truncate(path, 0)
+    except OSError:
+        return False
+    log.warning("the disk is full: the reserve of %d bytes is given back", size)
     return True
 
 
-def released(folder: Path) -> bool:
-    """There should be a reserve, and it is given back."""
-    path = folder / NAME
-    return path.exists() and not path.stat().st_size
+def require(folder: Path) -> None:
+    """Raises Unavailable("disk_full") while it is given back."""
+    if _size(folder / NAME) == 0:
+        raise Unavailable("disk full: the reserve is given back", code="disk_full", hint="free space on the disk")
 
 
 def _take(path: Path, size: int) -> bool:
@@ -78,7 +86,8 @@ def _take(path: Path, size: int) -> bool:
 
 
 def _size(path: Path) -> int:
+    """-1 = there is none."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
-        return 0
+        return -1

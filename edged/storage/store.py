@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 from edged.clock import Clock
 from edged.durable import sync_folder
 from edged.errors import Corrupt, EdgedError, Misconfigured, Unavailable
-from edged.storage import disk, schema
+from edged.storage import disk, reserve, schema
 from edged.storage.keyring import copies_of
 from edged.storage.seal import Seal
 
@@ -192,6 +192,8 @@ class Store:
     @property
     def journal(self) -> Journal:
         """The writer of pictures; this process is the only one from the first use to `close`."""
+        if self.readonly:
+            raise Misconfigured("the store is open for reading only", code="readonly")
         with self._lock:
             if self._journal is None:
                 from edged.storage.journal import Journal
@@ -237,13 +239,15 @@ class Store:
                     self._run("begin immediate")
                 yield self
                 self._run("commit" if outer else f"release {name}")
-            except BaseException:
+            except BaseException as e:
                 if self._conn.in_transaction:  # SQLite may have rolled back by itself (disk full)
                     if outer:
                         self._conn.execute("rollback")
                     else:
                         self._conn.execute(f"rollback to {name}")
                         self._conn.execute(f"release {name}")
+                if outer and durable and self._relieved(e):
+                    raise Unavailable(f"{e}; its reserve was given back: try again", code="disk_full") from e
                 raise
             finally:
                 self._depth -= 1
@@ -253,12 +257,12 @@ class Store:
     def execute(self, sql: str, params: Params = ()) -> int:
         """Run one statement (its own durable transaction unless inside one); returns the number of rows changed."""
         with self._lock:
-            return self._sure()._run(sql, params).rowcount
+            return self._run_alone(sql, params).rowcount
 
     def insert(self, sql: str, params: Params = ()) -> int:
         """As `execute`, for an insert into a table with an integer key; returns the new key."""
         with self._lock:
-            return self._sure()._run(sql, params).lastrowid or 0
+            return self._run_alone(sql, params).lastrowid or 0
 
     def execute_many(self, sql: str, params: Iterable[Params]) -> None:
         with self._lock, self._explained():
@@ -302,6 +306,19 @@ class Store:
         if self._suspect and not self._depth:
             self.reopen()
         return self
+
+    def _run_alone(self, sql: str, params: Params) -> sqlite3.Cursor:
+        """One statement; outside a transaction tried again when a full disk was relieved."""
+        try:
+            return self._sure()._run(sql, params)
+        except Unavailable as e:
+            if self._depth or not self._relieved(e):
+                raise
+            return self._sure()._run(sql, params)
+
+    def _relieved(self, e: BaseException) -> bool:
+        """The disk was full and has room again: the reserve was given back."""
+        return isinstance(e, Unavailable) and e.code == "disk_full" and reserve.release(self.data_dir)
 
     def _run(self, sql: str, params: Params = ()) -> sqlite3.Cursor:
         with self._explained():
