@@ -1,43 +1,117 @@
 """Each broken invariant is found and named: the negative controls of `check`."""
 
+import os
+
 import pytest
 
-from edged.storage import candidates, check, cycles, models, objects, samples, snapshots
+from edged.storage import backup, candidates, check, cycles, journal, masks, models, segment, snapshots
 from edged.storage.snapshots import Body
 
 EMPTY: Body = {"classes": [], "train": [], "tune": [], "holdout": [], "holdout_ratio": 0.2, "block_s": 1, "seed": 1}
 
 
-def codes(store):
-    return sorted(f.code for f in check.run(store))
+def codes(store, **options):
+    return sorted(f.code for f in check.run(store, **options))
+
+
+def place_of(store, kind="frame"):
+    """Segment file, place, size of the newest object of a kind."""
+    row = store.row("select segment, place, size from object where kind = ? order by rowid desc limit 1", (kind,))
+    return journal.path_of(store, row["segment"]), row["place"], row["size"]
+
+
+def overwrite(path, at, data):
+    with path.open("r+b") as f:
+        f.seek(at)
+        f.write(data)
+
+
+def change(path, at):
+    overwrite(path, at, bytes([path.read_bytes()[at] ^ 1]))
 
 
 def test_a_sound_store_has_no_findings_with_or_without_the_key(store, add, open_store):
     for n in range(3):
         add(store, n)
-    assert codes(store) == []
+    shares = []
+    assert codes(store, progress=shares.append) == []
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert codes(store, fast=True) == []
     assert codes(open_store(site_key=None, readonly=True)) == []
 
 
-def test_a_lost_file_is_found(store, add):
+def test_a_lost_segment_is_found(store, add):
     add(store, 1)
-    objects.path_of(store, samples.get(store, "gate:boot-1:0").object).unlink()
-    assert codes(store) == ["lost_object"]
+    place_of(store)[0].unlink()
+    assert codes(store) == ["segment_lost"]
 
 
-def test_damage_is_found_without_the_key(store, add, open_store, files):
+def test_a_segment_that_is_cut_off_is_found_with_the_objects_it_lost(store, add):
     add(store, 1, regions=0)
-    files()[0].write_bytes(files()[0].read_bytes()[:-1] + b"x")
-    assert codes(open_store(site_key=None)) == ["damaged"]
+    add(store, 2, regions=0)
+    path, place, _ = place_of(store)
+    os.truncate(path, place + 100)
+    assert codes(store) == ["lost_object", "segment_short"]
 
 
-def test_a_file_exchanged_together_with_its_hash_is_found_with_the_key(store, add):
+def test_damage_of_a_picture_is_found_without_the_key(store, add, open_store):
+    add(store, 1, regions=0)
+    path, place, size = place_of(store)
+    change(path, place + size - 1)
+    for options in ({"site_key": None}, {}):
+        assert codes(open_store(**options), fast=True) == ["damaged"]
+
+
+def test_damage_of_what_explains_the_pictures_is_found(store, add):
+    for n in range(3):
+        add(store, n, regions=0)
+    path = place_of(store)[0]
+    before = path.read_bytes()
+    with path.open("rb") as f:
+        found = segment.read(f.fileno(), 1, 0)
+    for at in (found.offset, found.offset + 20, found.offset + segment.HEAD_BYTES + 3, found.entries[0].place - 1):
+        change(path, at)
+        assert codes(store) == ["segment_damaged"], at
+        path.write_bytes(before)
+    assert codes(store) == []
+
+
+def test_a_picture_exchanged_together_with_its_hash_is_found(store, add):
     add(store, 1, regions=1)
-    one, two = store.rows("select id, size, sha256 from object order by kind")
-    body = objects.path_of(store, two["id"]).read_bytes()
-    objects.path_of(store, one["id"]).write_bytes(body)
-    store.execute("update object set size = ?, sha256 = ? where id = ?", (two["size"], two["sha256"], one["id"]))
-    assert codes(store) == ["bad_seal"]
+    one, two = store.rows("select id, size, sha256, place from object order by kind")
+    store.execute(
+        "update object set size = ?, sha256 = ?, place = ? where id = ?",
+        (two["size"], two["sha256"], two["place"], one["id"]),
+    )
+    assert codes(store) == ["bad_seal", "overlap", "unnamed"]
+
+
+def test_a_record_put_back_from_an_earlier_generation_is_found(store, add):
+    add(store, 1, regions=0)
+    store.execute("update segment set generation = 2")
+    assert codes(store) == ["segment_damaged"]
+
+
+def test_records_behind_what_is_recorded_are_found(store, add):
+    add(store, 1, regions=0)
+    recorded = store.value("select recorded from segment")
+    add(store, 2, regions=0)
+    store.execute("pragma foreign_keys = off")
+    store.execute("delete from object where place > ?", (recorded,))
+    store.execute("update frame set object = null where id = 'boot-2'")
+    store.execute("update segment set recorded = ?", (recorded,))
+    assert codes(store) == ["unrecorded"]
+    store.execute("update frame set object = null")
+    store.execute("delete from object")
+    store.execute("delete from segment")
+    assert codes(store) == ["unrecorded"]
+
+
+def test_a_living_object_in_a_free_segment_is_found(store, add):
+    add(store, 1, regions=0)
+    store.execute("update segment set state = 'free'")
+    assert "free_object" in codes(store)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +120,11 @@ def test_a_file_exchanged_together_with_its_hash_is_found_with_the_key(store, ad
         ("update frame set status = 'withheld'", ["kept_frame", "lost_frame"]),
         ("update frame set object = null", ["unused_object"]),
         ("delete from frame", ["lost_frame", "unused_object"]),
-        ("update data_key set destroyed = 1", ["half_destroyed", *["key_destroyed"] * 3]),
+        ("update data_key set destroyed = 1", ["half_destroyed", "key_destroyed", "key_destroyed"]),
+        ("update object set sha256 = '00' where kind = 'crop'", ["damaged", "unnamed"]),
+        ("update object set kind = 'crop'", ["bad_seal", "unnamed"]),
+        ("update object set camera = 'yard'", ["bad_seal", "bad_seal"]),
+        ("update object set size = size - 1 where kind = 'crop'", ["damaged", "unnamed"]),
     ],
 )
 def test_rows_that_contradict_each_other_are_found(store, add, break_it, code):
@@ -56,6 +134,22 @@ def test_rows_that_contradict_each_other_are_found(store, add, break_it, code):
     assert codes(store) == code
 
 
+def test_a_key_that_is_in_no_keyring_is_found_once_for_all_it_sealed(store, add):
+    for n in range(3):
+        add(store, n)
+    store.execute("pragma foreign_keys = off")
+    store.execute("update data_key set id = 'ffffffffffffffff'")
+    store.execute("update object set key_id = 'ffffffffffffffff'")
+    found = [f.code for f in check.run(store) if f.code != "unnamed"]
+    assert found == ["key_lost", "key_lost"]  # the key's own look, and that of the objects
+
+
+def test_a_lost_copy_of_the_keyring_is_found(store, add, data_dir):
+    add(store, 1)
+    (data_dir / "keys" / "keyring").unlink()
+    assert codes(store) == ["keyring_copy_missing"]
+
+
 def test_a_dangling_row_is_found(store, add):
     add(store, 1, regions=1)
     store.execute("pragma foreign_keys = off")
@@ -63,23 +157,24 @@ def test_a_dangling_row_is_found(store, add):
     assert codes(store) == ["dangling"]
 
 
-def test_a_snapshot_with_a_sample_in_two_parts_is_found(store):
+def test_a_snapshot_with_a_sample_in_two_parts_or_changed_is_found(store):
     snapshots.add(store, {**EMPTY, "train": [["a", "x"]], "holdout": [["a", "x"]]})
     assert codes(store) == ["leak"]
+    store.execute("update snapshot set body = replace(body, 'x', 'y')")
+    assert codes(store) == ["snapshot_changed"]
 
 
-def test_a_damaged_page_is_a_finding_and_the_other_looks_go_on(store, add, open_store, data_dir, files):
+def test_a_damaged_page_is_a_finding_and_the_other_looks_go_on(store, add, open_store, data_dir):
     add(store, 1, regions=0)
     root = store.value("select rootpage from sqlite_schema where name = 'sample'")
     size = store.value("pragma page_size")
+    path, *_ = place_of(store)
     store.close()
-    with (data_dir / "edged.db").open("r+b") as f:
-        f.seek((root - 1) * size)
-        f.write(b"\xff" * size)
-    files()[0].unlink()
+    overwrite(data_dir / "edged.db", (root - 1) * size, b"\xff" * size)
+    path.unlink()
     found = codes(open_store())
     assert "corrupt" in found or "database" in found
-    assert "lost_object" in found
+    assert "segment_lost" in found
 
 
 def test_a_lost_or_changed_model_is_found(store):
@@ -92,3 +187,34 @@ def test_a_lost_or_changed_model_is_found(store):
     assert codes(store) == ["model_changed"]
     (store.models_dir / f"{sha}.onnx").unlink()
     assert codes(store) == ["model_lost"]
+
+
+def test_a_mask_that_cannot_be_burned_in_is_found(store):
+    masks.paint(store, "gate", "street", [(0, 0), (1, 0), (1, 1)], "anna")
+    store.execute("update mask set polygon = 'x'")
+    assert codes(store) == ["mask_damaged"]
+
+
+def test_a_damaged_daily_copy_is_found_before_it_is_needed(store, add, clock, data_dir):
+    add(store, 1)
+    path = backup.daily(data_dir, clock)
+    assert codes(store) == []
+    overwrite(path, 0, bytes(100))
+    assert codes(store) == ["copy_damaged"]
+
+
+def test_what_goes_while_it_is_looked_at_is_no_finding(store, add, monkeypatch):
+    """Retention takes a picture between the listing and the look."""
+    add(store, 1, regions=0)
+    path, place, size = place_of(store)
+    real = check._walked
+
+    def walked(*args):
+        found = real(*args)
+        store.execute("update frame set object = null")
+        store.execute("delete from object")
+        overwrite(path, place, bytes(size))
+        return found
+
+    monkeypatch.setattr(check, "_walked", walked)
+    assert codes(store) == []
