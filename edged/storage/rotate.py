@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edged import durable
-from edged.errors import Refused
+from edged.errors import Misconfigured, Refused
 from edged.storage import audit, disk, sitekey, supersede
 from edged.storage.keyring import Keyring
 from edged.storage.sheet import SiteKey
@@ -39,33 +39,25 @@ class Rotated:
     resumed: bool
 
 
-def staged(place: Place) -> Path:
-    """Where a rotation keeps the new key until it is in its place."""
-    return place.path.with_name(f"{place.path.name}.new")
-
-
 def run(store: Store, place: Place, actor: str, *, passphrase: str = "", ask: Ask | None = None) -> Rotated:
     """Rotate the key of a file, or end a rotation that was cut off. The store is to be closed after it.
 
     `passphrase` wraps the new file, "" = none. Raises Unavailable when the second copy of the keyring is not there,
     Refused("under_way") while a key that was handed over waits to be used.
     """
-    ring, file = store.seal.ring, staged(place)
-    new = _resumable(ring, file, ask)
-    resumed = new is not None
+    ring, file = store.seal.ring, place.staged
     try:
-        if new is None:
-            _require_none_under_way(ring)
-            supersede.sweep(file)
-            supersede.discard(file)
-            new = secrets.token_bytes(KEY_BYTES)
-            durable.write(file, sitekey.pack(new, passphrase), mode=0o600)
-            ring.admit(new)
-        content = file.read_bytes()
-        for target in place.files:
-            supersede.sweep(target)
-            if not target.is_file() or target.read_bytes() != content:
-                supersede.write(target, content)
+        with ring.locked():
+            new = _resumable(ring, file, ask)
+            resumed = new is not None
+            if new is None:
+                _require_none_under_way(ring)
+                supersede.sweep(file)
+                supersede.discard(file)
+                new = secrets.token_bytes(KEY_BYTES)
+                durable.write(file, sitekey.pack(new, passphrase), mode=0o600)
+                ring.admit(new)
+            _replace(place, file.read_bytes())
         _note(store, new, actor, Keyring(new, ring.copies))
         supersede.discard(file)
     except OSError as e:
@@ -94,15 +86,23 @@ def finish(store: Store, place: Place, key: bytes, actor: str) -> bool:
     is_new = SiteKey(key).mark == marks[-1]
     try:
         if place.copy is not None and place.path.is_file():
-            supersede.write(place.copy, place.path.read_bytes())
+            with ring.locked():
+                _replace(place, place.path.read_bytes())
         if is_new:
             _note(store, key, actor, ring)
         else:
             ring.retire()
-        supersede.discard(staged(place))
+        supersede.discard(place.staged)
     except OSError as e:
         raise disk.renamed(e, place.path) from e
     return is_new
+
+
+def _replace(place: Place, content: bytes) -> None:
+    for target in place.files:
+        supersede.sweep(target)
+        if not target.is_file() or target.read_bytes() != content:
+            supersede.write(target, content)
 
 
 def _note(store: Store, new: bytes, actor: str, ring: Keyring) -> None:
@@ -118,7 +118,12 @@ def _resumable(ring: Keyring, file: Path, ask: Ask | None) -> bytes | None:
     """The staged key of a rotation that got as far as the keyring; None when there is none."""
     if not file.is_file():
         return None
-    new = sitekey.read(Place(file, None), ask)
+    try:
+        new = sitekey.read(Place(file, None), ask)
+    except Misconfigured as e:
+        if e.code != "bad_key":
+            raise
+        return None  # step 5 died while it overwrote the file
     return new if SiteKey(new).mark in ring.marks() else None
 
 

@@ -19,7 +19,7 @@ import json
 import logging
 import secrets
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +45,7 @@ _NONCE = 12
 _TAG = 16
 OVERHEAD = len(_MAGIC) + _NONCE + _TAG
 _CATALOGUE = "catalogue"  # the row of `mark` that counts starts
+_BLOBS_LEFT = "blobs_left"  # and the one that stands while moved keys may still be in the WAL or in old pages
 
 log = logging.getLogger(__name__)
 
@@ -344,8 +345,8 @@ class Seal:
     # Up to schema version 3 the keys lay in the catalogue, each wrapped by the site key.
 
     def _require_own_blobs(self, store: Store) -> None:
-        row = store.row("select wrapped from data_key where wrapped is not null order by created desc limit 1")
-        if row is not None and bytes(row["wrapped"])[:8] != self._mark_1():
+        blobs = [bytes(r[0]) for r in store.rows("select wrapped from data_key where wrapped is not null")]
+        if blobs and not any(blob[:8] == self._mark_1() for blob in blobs):
             raise Misconfigured(
                 "this store was sealed with another site key", code="wrong_key", hint="check storage.key_file"
             )
@@ -361,9 +362,14 @@ class Seal:
                 log.error("data key %s in the catalogue is damaged: what it sealed is lost", row["id"])
                 continue
             opened[row["id"]] = Key(row["id"], row["camera"], row["day"], 1, row["created"], key)
-        if not opened:
-            return
+        if opened:
+            self._move(store, opened)
+        if store.value("select 1 from mark where name = ?", (_BLOBS_LEFT,)) is not None:
+            busy = store.value("pragma wal_checkpoint(truncate)")
+            if not busy:  # else a reader holds the old pages: the next opening tries again
+                store.execute("delete from mark where name = ?", (_BLOBS_LEFT,))
 
+    def _move(self, store: Store, opened: Mapping[str, Key]) -> None:
         def with_them(ring: Ring) -> Ring:
             missing = tuple(k for k in opened.values() if ring.get(k.id) is None)
             return msgspec.structs.replace(ring, keys=(*ring.keys, *missing)) if missing else ring
@@ -371,7 +377,7 @@ class Seal:
         self.ring.update(with_them)
         with store.transaction():
             store.execute_many("update data_key set wrapped = null where id = ?", [(i,) for i in opened])
-        store.rows("pragma wal_checkpoint(truncate)")  # nothing of the blobs stays behind in the WAL
+            store.execute("insert into mark (name, value) values (?, 1) on conflict do nothing", (_BLOBS_LEFT,))
         log.warning("%d data keys moved from the catalogue to the keyring", len(opened))
 
     def _mark_1(self) -> bytes:

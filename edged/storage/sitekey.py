@@ -59,6 +59,11 @@ class Place:
         return cls(path, path.with_name(f"{path.name}.copy"))
 
     @property
+    def staged(self) -> Path:
+        """Where a rotation keeps the new key until it is in its place."""
+        return self.path.with_name(f"{self.path.name}.new")
+
+    @property
     def files(self) -> tuple[Path, ...]:
         return (self.path,) if self.copy is None else (self.path, self.copy)
 
@@ -137,13 +142,16 @@ def trouble(place: Place) -> list[Misconfigured]:
 
 
 def mend(place: Place) -> list[Path]:
-    """Write again, from the other, what of the two files is damaged or gone; returns what was written.
+    """Write again, from the other, what of the two files is damaged or gone; returns what was written. Old keys that a
+    crash kept from being overwritten go, too.
 
     Call it only when the key has opened the keyring, holding the keyring's lock. Two good files that differ are left to
     `edged key`: which of them is right cannot be seen from here. Raises OSError.
     """
     if place.copy is None:
         return []
+    for file in (*place.files, place.staged):
+        supersede.sweep(file)
     good: dict[Path, bytes] = {}
     for file in place.files:
         try:

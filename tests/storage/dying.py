@@ -14,9 +14,9 @@ CALLS = ("open", "fsync", "replace", "rename", "link", "unlink", "write", "pwrit
 DIED, BROKE = 137, 1
 
 
-def steps_of(act, limit=10_000):
-    """Call `act` in forks that die at step 1, 2, ... until one comes to its end; yields each number of a death."""
-    for step in range(1, limit):
+def steps_of(act, every=1, limit=10_000):
+    """Call `act` in forks that die at step 1, 1 + every, ... until one comes to its end; yields each number of a death."""
+    for step in range(1, limit, every):
         ended = _fork(act, step)
         yield step
         if ended:
