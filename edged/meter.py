@@ -37,7 +37,7 @@ class Meter:
         self._lock = threading.Lock()
         self._came: OrderedDict[tuple[str, str], float] = OrderedDict()  # (camera, frame id) -> when, not yet answered
         self._next = clock.monotonic()
-        self._cpu_ms = 0
+        self._started = clock.now()
         self._grown: dict[str, int] = {}
 
     def submitting(self, submit: Callable[[Frame], FrameReceipt | None]) -> Callable[[Frame], FrameReceipt | None]:
@@ -82,7 +82,7 @@ class Meter:
             if grown := total - self._grown.get(name, 0):
                 self._grown[name] = total
                 self._count(name, grown)
-        gauges.put(store, process() | dict(measured))
+        gauges.put(store, process() | {"daemon_started_ts": self._started} | dict(measured))
 
     def _answered(self, camera: str, receipt: FrameReceipt) -> None:
         with self._lock:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from edged.clock import Clock
 
 OFTEN_S = 1.0
-DYING_S = 3.0  # to say goodbye, for one who is known to stand still
+DYING_S = 2.0  # to say goodbye, for one who is known to stand still
 STOPPING_S = 90.0  # for an orderly end; systemd gives it TimeoutStopSec
 
 

@@ -237,11 +237,11 @@ def test_a_child_has_its_whole_deadline_and_a_start_if_it_needs_one(bench):
     bench.hangs = {0}
     after, why = bench.run(100)
     assert why.startswith("scrub child 0 was asked")
-    assert 25 < after < 26
+    assert 20 < after < 21
     hung._scrubber.starting = True
     hung.moved = bench.clock.monotonic()
     after, _ = bench.run(200)
-    assert 25 + START_S < after < 26 + START_S
+    assert 20 + START_S < after < 21 + START_S
 
 
 @pytest.mark.parametrize(

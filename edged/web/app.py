@@ -19,10 +19,11 @@ from flask import Flask, Response, abort, make_response, redirect, render_templa
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError, CSRFProtect
 
+from edged import health
 from edged.clock import Clock, iso
 from edged.errors import EdgedError, Refused, Unavailable
 from edged.privacy import sizes
-from edged.storage import cycles, frames, leaks, requests, samples, views
+from edged.storage import frames, leaks, requests, samples, views
 from edged.storage.store import Store
 from edged.web import masks, metrics, plot, words
 from edged.web.questions import Questions, Queues
@@ -54,6 +55,7 @@ def create_app(
     secret: str | bytes,
     hosts: Sequence[str],
     fixed: masks.Fixed = MappingProxyType({}),
+    with_metrics: bool = True,
 ) -> Flask:
     """The page of one site. `names` are what people call the cameras, `gate` the limits to show ("max_loss" 0..1),
     `fixed` the masks that the configuration sets, `hosts` the names, without port, that a request may be addressed to,
@@ -69,6 +71,7 @@ def create_app(
     app.jinja_env.filters.update(percent=words.percent, size=words.size, duration=words.duration, points=words.points)
     CSRFProtect(app)
     queues = Queues(store)
+    counted = metrics.Figures(store)
 
     def ask() -> Questions:
         return Questions(store, queues, session, classes)
@@ -80,7 +83,8 @@ def create_app(
         now = clock.now()
         if section == "now":
             known = views.now(store, now)
-            return {"now": now, "facts": known, "verdict": judge(known, names)}
+            found = health.judge(health.look(store, now)).reasons
+            return {"now": now, "facts": known, "verdict": judge(known, names, found)}
         if section == "cameras":
             heard = views.cameras(store, now)
             silent = [camera for camera in names if camera not in {c.id for c in heard}]
@@ -156,12 +160,15 @@ def create_app(
 
     @app.get("/metrics")
     def figures() -> Response:
-        return Response(metrics.text(store), content_type=metrics.CONTENT_TYPE)
+        if not with_metrics:
+            abort(404, "[metrics] enabled is false.")
+        return Response(counted.text(), content_type=metrics.CONTENT_TYPE)
 
     @app.get("/healthz")
     def healthz() -> ResponseReturnValue:
-        cycles.latest(store)
-        return {"ok": True}
+        """For load balancers and supervisors: 200 unless the verdict is "failed", which is 503."""
+        found = health.judge(health.look(store, clock.now()))
+        return found.document(), 503 if found.verdict == "failed" else 200
 
     return app
 

@@ -1,77 +1,255 @@
-"""GET /metrics: the box's figures in Prometheus' text format, from rows alone.
+"""GET /metrics: the box's figures in Prometheus' text format, from rows alone. docs/metrics.md says what each means.
 
-Guarantees: cheap to poll (a few indexed queries, no picture); totals only ever grow. Does not guarantee that two figures
-are of the same moment.
+Guarantees: cheap to poll, whatever the store holds: no query reads all frames, samples or objects (tests/web/test_metrics.py
+asks SQLite for its plans), and what is dear is asked once a minute; totals only ever grow, also over a restart. Does not
+guarantee that two figures are of the same moment: the daemon writes its own every ten seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
-from edged import __version__
-from edged.storage import alarms, counters, leaks
+from edged import __version__, health
+from edged.storage import alarms, counters, cycles, deliveries, gaps, gauges, leaks, releases, reports, views
+from edged.storage.gauges import RECEIPT_S, SCRUB_S, Gauge
 from edged.storage.store import Store
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 DROPPED = ("withheld", "refused", "duplicate")
+DEAR_S = 60.0
+
+# Gauges of the daemon, as they are: name of the row -> name of the metric and what it is.
+DAEMON: Mapping[str, tuple[str, str]] = {
+    "queue_frames": ("edged_ingest_queue_frames", "frames and jobs that wait for a scrub child or for later frames"),
+    "queue_bytes": ("edged_ingest_queue_bytes", "bytes of frames between arrival and receipt"),
+    "queue_age_s": ("edged_ingest_queue_age_seconds", "how long the oldest waiting frame has waited"),
+    "cable_connected": ("edged_mqtt_connected", "1 = there is a connection to the broker"),
+    "beat_s": ("edged_watchdog_beat_seconds", "how long the last beat took from end to end"),
+    "beat_ts": ("edged_watchdog_last_beat_timestamp_seconds", "when a beat was through last"),
+    "full_in_days": ("edged_store_full_in_days", "when the disk is full at this rate"),
+    "backup_ts": ("edged_backup_last_timestamp_seconds", "when the last backup was made"),
+    "daemon_started_ts": ("edged_daemon_start_timestamp_seconds", "when the daemon started"),
+    "daemon_rss_bytes": ("edged_daemon_resident_memory_bytes", "memory of the daemon, without its children"),
+    "daemon_fds": ("edged_daemon_open_fds", "descriptors that the daemon holds"),
+    "daemon_threads": ("edged_daemon_threads", "threads of the daemon"),
+}  # fmt: skip
+
+# Totals without labels: name of the counter -> name of the metric and what it is.
+TOTALS: Mapping[str, tuple[str, str]] = {
+    "frames_in": ("edged_frames_received", "frames and regions that arrived, also those sent again"),
+    "bytes:frames_in": ("edged_frames_received_bytes", "bytes of them"),
+    "bytes:chunks_out": ("edged_model_sent_bytes", "bytes of models sent to cameras"),
+    "sync_bytes": ("edged_sync_bytes", "bytes that left the premises"),
+    "journal:records": ("edged_journal_records", "answers that were written to segments"),
+    "journal:flushes": ("edged_journal_flushes", "flushes they took: records over flushes is the group size"),
+    "beats": ("edged_watchdog_beats", "beats that came through the whole pipe"),
+    "renewals": ("edged_watchdog_reconnects", "connections hung up on since nothing came back"),
+    "bug": ("edged_bugs", "errors that edged did not expect; each stands in the log"),
+}  # fmt: skip
 
 
-def text(store: Store) -> bytes:
-    """The page of figures."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Rows(store))
-    return generate_latest(registry)
+class Figures(Collector):
+    """The page of figures of one store; keep it, since it remembers what is dear."""
 
-
-class _Rows(Collector):
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._dear: dict[str, tuple[float, float]] = {}
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
 
     def collect(self) -> Iterable[Metric]:
-        totals = counters.all(self._store)
+        store, at = self._store, self._store.clock.now()
+        totals, measured = counters.all(store), gauges.all(store)
         yield InfoMetricFamily("edged_build", "what runs here", {"version": __version__})
-        yield _total(totals, "edged_scrub_regions", "areas covered in cameras' pictures", "scrubbed", "kind")
-        dropped = CounterMetricFamily("edged_frames_dropped", "frames that were not stored", labels=("reason",))
-        for name, n in totals.items():
-            if name.partition(":")[0] in DROPPED:
-                dropped.add_metric([name], n)
-        yield dropped
-        yield _total(totals, "edged_privacy_planted", "planted things looked for", "planted", "kind", "size")
-        yield _total(totals, "edged_privacy_planted_hidden", "of them hidden", "planted_hidden", "kind", "size")
-        yield _total(
-            totals,
-            "edged_privacy_planted_unjudged",
-            "planted pictures that came to nothing",
-            "planted_unjudged",
-            "reason",
+        yield from self._cameras(at)
+        yield from _ingest(totals)
+        yield from self._kept(totals)
+        yield from self._loop(totals)
+        yield from _privacy(store, totals)
+        yield from _daemon(totals, measured)
+        yield from _health(store, at)
+
+    def _cameras(self, at: float) -> Iterable[Metric]:
+        up = GaugeMetricFamily("edged_camera_up", "1 = the camera says that it is online", labels=("camera",))
+        last = GaugeMetricFamily(
+            "edged_camera_last_frame_timestamp_seconds", "receive time of its last stored frame", labels=("camera",)
         )
-        yield from self._recall()
-        standing = {a.code for a in alarms.standing(self._store)}
-        alarm = GaugeMetricFamily("edged_privacy_alarm", "1 = this alarm stands", labels=("code",))
-        for code in alarms.CODES:
-            alarm.add_metric([code], float(code in standing))
-        yield alarm
-        if judged := leaks.last(self._store, judged=True):
-            name = "edged_privacy_planted_last_timestamp_seconds"
-            yield GaugeMetricFamily(name, "when a planted picture was judged last", value=judged.ts)
+        missing = GaugeMetricFamily(
+            "edged_camera_missing_frames", "numbers that never came, noticed in the last day", labels=("camera",)
+        )
+        holes = gaps.missing(self._store, at)
+        for r in self._store.rows("select id, online, last_frame from camera order by id"):
+            up.add_metric([r["id"]], float(bool(r["online"])))
+            missing.add_metric([r["id"]], holes[r["id"]].frames if r["id"] in holes else 0)
+            if r["last_frame"] is not None:
+                last.add_metric([r["id"]], r["last_frame"])
+        yield from (up, last, missing)
 
-    def _recall(self) -> Iterable[Metric]:
-        of = ("kind", "size")
-        share = GaugeMetricFamily("edged_privacy_recall_ratio", "share of planted things hidden lately", labels=of)
-        lower = GaugeMetricFamily("edged_privacy_recall_lower_ratio", "its lower bound (Wilson, 95 %)", labels=of)
-        upper = GaugeMetricFamily("edged_privacy_recall_upper_ratio", "its upper bound (Wilson, 95 %)", labels=of)
-        for r in leaks.recalls(self._store):
-            if r.share is not None:
-                for family, value in ((share, r.share), (lower, r.lower), (upper, r.upper)):
-                    family.add_metric([r.kind, r.size], value)
-        yield from (share, lower, upper)
+    def _kept(self, totals: Mapping[str, int]) -> Iterable[Metric]:
+        store = self._store
+        of = ("camera",)
+        held = store.rows("select camera, objects, bytes from holding order by camera")
+        yield GaugeMetricFamily("edged_store_bytes", "sealed pictures and crops", value=sum(r["bytes"] for r in held))
+        by_camera = GaugeMetricFamily("edged_store_camera_bytes", "of one camera", labels=of)
+        objects = GaugeMetricFamily("edged_store_camera_objects", "pictures and crops of one camera", labels=of)
+        for r in held:
+            by_camera.add_metric([r["camera"]], r["bytes"])
+            objects.add_metric([r["camera"]], r["objects"])
+        yield from (by_camera, objects)
+        yield GaugeMetricFamily("edged_store_quota_bytes", "storage.max_bytes, 0 = none", value=store.max_bytes)
+        disk = os.statvfs(store.data_dir)
+        yield GaugeMetricFamily("edged_store_free_bytes", "free on its disk", value=disk.f_bavail * disk.f_frsize)
+        segments = GaugeMetricFamily("edged_store_segments", "segment files by state", labels=("state",))
+        counted = dict(tuple(r) for r in store.rows("select state, count(*) from segment group by state"))
+        for state in ("open", "full", "free"):
+            segments.add_metric([state], counted.get(state, 0))
+        yield segments
+        yield _total(totals, "edged_retention_objects", "pictures and crops that retention removed", "retention", "why")
+        yield _total(totals, "edged_erased_objects", "pictures and crops that were erased", "erased", "scope")
+
+    def _loop(self, totals: Mapping[str, int]) -> Iterable[Metric]:
+        store = self._store
+        queue = self._once("queue", lambda: views.progress(store)[1])
+        yield GaugeMetricFamily(
+            "edged_label_queue_items", f"regions without a label, up to {views.MOST_WAITING}", queue
+        )
+        yield _total(totals, "edged_labels", "labels that were given, also those undone since", "labels", "source")
+        stages = GaugeMetricFamily("edged_cycle_duration_seconds", "of the last cycle's stages", labels=("stage",))
+        if last := cycles.latest(store):
+            for s in cycles.stages(store, last.id):
+                if s.ended is not None:
+                    stages.add_metric([s.name], s.ended - s.started)
+        yield stages
+        if success := store.value("select max(ended) from cycle where state = 'released'"):
+            name = "edged_cycle_last_success_timestamp_seconds"
+            yield GaugeMetricFamily(name, "when a cycle ended in a release last", value=success)
+        accuracy = GaugeMetricFamily(
+            "edged_model_accuracy_ratio", "of the newest release", labels=("model", "split")
+        )  # fmt: skip
+        cameras = GaugeMetricFamily(
+            "edged_rollout_cameras", "what cameras did with the newest release", labels=("status",)
+        )
+        if release := releases.latest(store):
+            if release.candidate is not None and (share := _accuracy(store, release.candidate)) is not None:
+                accuracy.add_metric([release.name, "holdout"], share)
+            statuses: dict[str, int] = {}
+            for d in deliveries.of(store, release.number):
+                statuses[d.status] = statuses.get(d.status, 0) + 1
+            for status, n in sorted(statuses.items()):
+                cameras.add_metric([status], n)
+        yield from (accuracy, cameras)
+
+    def _once(self, name: str, ask: Callable[[], float]) -> float:
+        """What `ask` said in the last minute, else what it says now."""
+        now = self._store.clock.monotonic()
+        if name not in self._dear or now - self._dear[name][0] >= DEAR_S:
+            self._dear[name] = now, ask()
+        return self._dear[name][1]
 
 
-def _total(totals: dict[str, int], metric: str, what: str, prefix: str, *labels: str) -> Metric:
+def _accuracy(store: Store, candidate: int) -> float | None:
+    found = reports.of(store, candidate)
+    body: dict[str, Any] = msgspec.json.decode(found[0].body) if found else {}
+    share = (body.get("accuracy") or {}).get("accuracy")
+    return None if share is None else float(share)
+
+
+def _ingest(totals: Mapping[str, int]) -> Iterable[Metric]:
+    dropped = CounterMetricFamily("edged_frames_dropped", "frames that were not stored", labels=("reason",))
+    for name, n in totals.items():
+        if name.partition(":")[0] in DROPPED:
+            dropped.add_metric([name], n)
+    yield dropped
+    yield _total(totals, "edged_receipts", "receipts that were sent", "receipts", "status")
+    yield _total(totals, "edged_turned_away", "frames that were to come again, by what was short", "retry", "why")
+    receipt = HistogramMetricFamily("edged_receipt_seconds", "from arrival to receipt, but for those sent away")
+    _fill(receipt, totals, "receipt_s", RECEIPT_S)
+    scrub = HistogramMetricFamily("edged_scrub_seconds", "a scrub child's answer about a frame", labels=("step",))
+    for step in ("look", "cover"):
+        _fill(scrub, totals, f"scrub_s:{step}", SCRUB_S, step)
+    yield from (receipt, scrub)
+    yield _total(totals, "edged_scrub_regions", "areas covered in cameras' pictures", "scrubbed", "kind")
+    yield _total(totals, "edged_mqtt_messages", "messages with the broker", "mqtt", "direction")
+
+
+def _privacy(store: Store, totals: Mapping[str, int]) -> Iterable[Metric]:
+    yield _total(totals, "edged_privacy_planted", "planted things looked for", "planted", "kind", "size")
+    yield _total(totals, "edged_privacy_planted_hidden", "of them hidden", "planted_hidden", "kind", "size")
+    what = "planted pictures that came to nothing"
+    yield _total(totals, "edged_privacy_planted_unjudged", what, "planted_unjudged", "reason")
+    of = ("kind", "size")
+    share = GaugeMetricFamily("edged_privacy_recall_ratio", "share of planted things hidden lately", labels=of)
+    lower = GaugeMetricFamily("edged_privacy_recall_lower_ratio", "its lower bound (Wilson, 95 %)", labels=of)
+    upper = GaugeMetricFamily("edged_privacy_recall_upper_ratio", "its upper bound (Wilson, 95 %)", labels=of)
+    for r in leaks.recalls(store):
+        if r.share is not None:
+            for family, value in ((share, r.share), (lower, r.lower), (upper, r.upper)):
+                family.add_metric([r.kind, r.size], value)
+    yield from (share, lower, upper)
+    standing = {a.code for a in alarms.standing(store)}
+    alarm = GaugeMetricFamily("edged_privacy_alarm", "1 = this alarm stands", labels=("code",))
+    for code in alarms.CODES:
+        alarm.add_metric([code], float(code in standing))
+    yield alarm
+    if judged := leaks.last(store, judged=True):
+        name = "edged_privacy_planted_last_timestamp_seconds"
+        yield GaugeMetricFamily(name, "when a planted picture was judged last", value=judged.ts)
+
+
+def _daemon(totals: Mapping[str, int], measured: Mapping[str, Gauge]) -> Iterable[Metric]:
+    for name, (metric, what) in TOTALS.items():
+        yield CounterMetricFamily(metric, what, value=totals.get(name, 0))
+    cpu = totals.get("daemon_cpu_ms", 0) / 1000
+    yield CounterMetricFamily("edged_daemon_cpu_seconds", "CPU that the daemon used, without its children", cpu)
+    for name, (metric, what) in DAEMON.items():
+        if name in measured:
+            yield GaugeMetricFamily(metric, what, value=measured[name].value)
+    if written := measured.get("daemon_threads"):
+        what = "when the daemon wrote its figures last; old = it does not run"
+        yield GaugeMetricFamily("edged_daemon_last_write_timestamp_seconds", what, value=written.ts)
+
+
+def _health(store: Store, at: float) -> Iterable[Metric]:
+    found = health.judge(health.look(store, at))
+    verdict = GaugeMetricFamily("edged_health", "1 = this is the verdict", labels=("verdict",))
+    for word in ("ok", "degraded", "failed"):
+        verdict.add_metric([word], float(word == found.verdict))
+    reasons = GaugeMetricFamily("edged_health_reason", "1 = a reason for it", labels=("code",))
+    named = {r.code for r in found.reasons}
+    for code in sorted({*health.KNOWN, *named}):
+        reasons.add_metric([code], float(code in named))
+    yield from (verdict, reasons)
+
+
+def _fill(
+    family: HistogramMetricFamily, totals: Mapping[str, int], name: str, bounds: Iterable[float], *labels: str
+) -> None:
+    """From the counters of meter.py."""
+    buckets, n = [], 0
+    for bound in bounds:
+        n += totals.get(f"{name}:{bound}", 0)
+        buckets.append((str(bound), float(n)))
+    n += totals.get(f"{name}:inf", 0)
+    family.add_metric(labels, [*buckets, ("+Inf", float(n))], totals.get(f"{name}:ms", 0) / 1000)
+
+
+def _total(totals: Mapping[str, int], metric: str, what: str, prefix: str, *labels: str) -> Metric:
     """Counters called "prefix:a:b" as one metric with labels."""
     family = CounterMetricFamily(metric, what, labels=labels)
     for name, n in totals.items():

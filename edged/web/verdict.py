@@ -8,10 +8,11 @@ only what stands in the store.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from edged.health import Reason
 from edged.storage.alarms import PRIVACY_LEAK, PRIVACY_UNMEASURED, SCRUB_DOWN
 from edged.storage.views import CycleView, Now, Score
 from edged.web.words import STAGES, count, duration, listed, percent, sentence_case
@@ -54,15 +55,16 @@ def sentence(now: Now) -> str:
     return judge(now).sentence
 
 
-def judge(now: Now, names: Mapping[str, str] | None = None) -> Verdict:
-    """`names` are what people call the cameras; an unnamed one goes by its id."""
+def judge(now: Now, names: Mapping[str, str] | None = None, reasons: Sequence[Reason] = ()) -> Verdict:
+    """`names` are what people call the cameras; an unnamed one goes by its id. `reasons` are those of edged/health.py."""
     names = names or {}
+    box = _box(reasons)
     if now.cameras == 0:
         waiting = Finding(10, "warn", "Waiting", "no camera has spoken yet", "cameras")
-        first, *rest = sorted([*_privacy(now), waiting], key=lambda f: f.rank)
+        first, *rest = sorted([*_privacy(now), *box, waiting], key=lambda f: f.rank)
         return Verdict(first.level, first.word, f"{sentence_case(first.text)}.", tuple(rest))
     told = (_cameras(now, names), _rollout(now), _cycle(now), _slipping(now), _withheld(now))
-    found = sorted((f for f in (*_privacy(now), *told) if f), key=lambda f: f.rank)
+    found = sorted((f for f in (*_privacy(now), *box, *told) if f), key=lambda f: f.rank)
     if not found:
         found = [_calm(now)]
     first, level = found[0], max((f.level for f in found), key=("good", "busy", "warn", "bad").index)
@@ -79,6 +81,26 @@ def _privacy(now: Now) -> list[Finding]:
         PRIVACY_UNMEASURED: lambda text: Finding(6, "warn", "Unmeasured", text, "privacy"),
     }
     return [known[a.code](a.text) for a in now.alarms if a.code in known]
+
+
+WORDS = {
+    "disk_full": "Full", "full_soon": "Filling", "disk_failed": "Failing", "queue_stuck": "Stuck", "beat_missed": "Deaf",
+    "daemon_away": "Down", "broker_away": "Cut off", "broker_mute": "Half deaf", "clock_wrong": "Out of time",
+    "clock_stepped": "Out of time", "backup_none": "Unsaved", "backup_old": "Unsaved", "retention_held": "Held",
+    "catalogue_rebuilt": "Mended", "keyring_copy": "One key", "frames_missing": "Gaps", "camera_silent": "Partly blind",
+}  # fmt: skip
+TOLD = {PRIVACY_LEAK, SCRUB_DOWN, PRIVACY_UNMEASURED, "camera_offline"}  # in words of their own, here
+
+
+def _box(reasons: Sequence[Reason]) -> list[Finding]:
+    """What is wrong with the box itself: what fails right after what leaks, the rest with its like."""
+    return [
+        Finding(
+            0 if r.severity == "failed" else 6, "bad" if r.severity == "failed" else "warn", WORDS.get(r.code, "Warning"),
+            r.text + (f" ({r.hint})" if r.hint else ""), "cameras" if r.code in ("camera_silent", "frames_missing") else "now",
+        )
+        for r in reasons if r.code not in TOLD
+    ]  # fmt: skip
 
 
 def _cameras(now: Now, names: Mapping[str, str]) -> Finding | None:
