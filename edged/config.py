@@ -75,12 +75,19 @@ class Storage(Section, frozen=True):
     keep_last: tuple[Literal["labelled", "holdout", "champion", "previous"], ...] = (
         "labelled", "holdout", "champion", "previous",
     )  # in this order, after all others, and never by age  # fmt: skip
-    row_max_age_days: Positive = 365  # rows of frames whose picture and label are gone
+    row_max_age_days: Positive = 365  # rows of frames whose picture is gone; earlier when they take a tenth of max_bytes
     min_free: int | str = "500MB"
     reserve: int | str = "16MB"  # given back when the disk is full, so that labels, audit and roll-back work then; 0 = none
+    allow_network: bool = False  # a store on a network file system: its locks and flushes may not hold; your risk
+    keep_backups: Annotated[int, Meta(ge=1, le=31)] = 3  # daily copies of the catalogue under <data_dir>/backups
     key_file: str = ""  # default: <data_dir>/keys/storage.key, or systemd's credential "storage-key"
     key_copy: str = ""  # default: beside the key file, <name>.copy; none for a credential
     keyring_copy: str = ""  # default: <data_dir>/keys/keyring; better a folder on another disk
+
+
+class Schedule(Section, frozen=True):
+    # When the box copies its catalogue for itself (UTC); "" = never. Backups elsewhere: `edged db backup`.
+    backup: Annotated[str, Meta(pattern=r"^(daily ([01][0-9]|2[0-3]):[0-5][0-9])?$")] = "daily 03:30"
 
 
 class Detector(Section, frozen=True):
@@ -223,6 +230,7 @@ class Config(Section, frozen=True):
     web: Web = Web()
     ingest: Ingest = Ingest()
     storage: Storage = Storage()
+    schedule: Schedule = Schedule()
     privacy: Privacy = Privacy()
     metrics: Metrics = Metrics()
     watchdog: Watchdog = Watchdog()

@@ -359,6 +359,7 @@ def run(config: Config) -> None:
         watchdog = Watchdog(config.watchdog.loop_s, clock)
         stack.callback(watchdog.leave)  # last of all: what hangs on the way out is ended, too
         stack.enter_context(site.only_daemon(config.data_dir))
+        site.mend_store(config, clock)
         store = stack.enter_context(site.open_store(config, key=True))
         log.info("store open at %s (%s)", store.data_dir, recover.run(store))
         repo = site.open_repository(config, clock)
@@ -387,7 +388,12 @@ def run(config: Config) -> None:
         watch = Watch(store, workers.submit_job, watch_rules(config), clock)
         loop = Loop(store, loop_rules(config), repo, clock)
         upkeep = Upkeep(store, site.upkeep_rules(config))
-        threading.Thread(target=upkeep.forever, args=(stop, box.alarm), name="upkeep", daemon=True).start()
+        keeping = threading.Thread(target=upkeep.forever, args=(stop, box.alarm), name="upkeep", daemon=True)
+        keeping.start()
+        stack.callback(keeping.join, 5.0)
+        stack.callback(stop.set)
+        if copies := site.daily_copy(config, clock):
+            threading.Thread(target=copies.forever, args=(stop,), name="daily copy", daemon=True).start()
         improving = threading.Thread(target=loop.forever, args=(stop, box.alarm), name="improve", daemon=True)
         improving.start()
         notify("READY=1")

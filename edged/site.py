@@ -13,16 +13,18 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edged.clock import Clock, SystemClock
 from edged.config import PLANTED, Config, size
 from edged.errors import Misconfigured, Refused, Unavailable
-from edged.storage import audit, retention, sitekey, upkeep
+from edged.storage import audit, backup, repair, restore, retention, sitekey, upkeep
+from edged.storage import place as disk_place
 from edged.storage.ageing import DAY
 from edged.storage.keyring import copies_of
-from edged.storage.store import Store
+from edged.storage.store import CATALOGUE, Store
 from edged.wire.link import Endpoint, Link, Tls, Will
 
 if TYPE_CHECKING:
@@ -64,7 +66,9 @@ def create(data_dir: Path, new: NewSite, clock: Clock) -> Path:
             f"{keys} is there already, without {config.name}: an `init` that was cut off?",
             hint="look at it, then remove it and try again; keys that something was sealed with are not to be lost",
         )
+    disk_place.require(data_dir, allow_network="allow_network = true" in new.extra)
     data_dir.mkdir(parents=True, exist_ok=True)
+    disk_place.probe(data_dir)
     keys.mkdir(mode=0o700)
     identity.make_ca(keys, new.site, clock.now())
     identity.issue(keys, "server", server=True, hosts=new.hosts, now=clock.now())
@@ -148,17 +152,21 @@ def open_store(
     key: bool = False,
     file: Path | None = None,
     ask: sitekey.Ask | None = None,
+    catalogue: str = CATALOGUE,
+    accept_catalogue: bool = False,
 ) -> Store:
-    """The site's store; with `key` it can seal and unseal pictures. Raises Misconfigured.
+    """The site's store; with `key` it can seal and unseal pictures. Raises Misconfigured, also for a network file system.
 
     `file` is used as the key file instead of the configured one, `ask` is asked for its passphrase. A key file or copy
     that is damaged or gone is written again, once the other one has opened the store for writing.
     """
+    if not readonly:
+        disk_place.require(config.data_dir, allow_network=config.storage.allow_network)
     place = key_place(config, file)
     store = Store.open(
         config.data_dir, clock=SystemClock(), site_key=sitekey.read(place, ask) if key else None,
         readonly=readonly, min_free=size(config.storage.min_free), max_bytes=size(config.storage.max_bytes),
-        keyring_copy=keyring_copies(config)[1],
+        keyring_copy=keyring_copies(config)[1], catalogue=catalogue, accept_catalogue=accept_catalogue,
     )  # fmt: skip
     if key and not readonly:
         try:
@@ -167,6 +175,21 @@ def open_store(
         except OSError as e:
             log.warning("the second copy of the site key cannot be written: %s", e)
     return store
+
+
+def mend_store(config: Config, clock: Clock) -> repair.Rebuilt | None:
+    """Before the daemon opens its store: finish a restore, make a damaged catalogue anew; None if nothing was wrong."""
+    disk_place.require(config.data_dir, allow_network=config.storage.allow_network)
+    restore.finish(config.data_dir)
+    return repair.start(config.data_dir, partial(open_store, config, key=True), clock)
+
+
+def daily_copy(config: Config, clock: Clock) -> backup.Daily | None:
+    """The box's own daily copy of its catalogue; None if it is switched off."""
+    at = config.schedule.backup.removeprefix("daily ")
+    if not at:
+        return None
+    return backup.Daily(config.data_dir, clock, at, config.storage.keep_backups, size(config.storage.min_free))
 
 
 def upkeep_rules(config: Config) -> upkeep.Rules:
@@ -181,7 +204,8 @@ def upkeep_rules(config: Config) -> upkeep.Rules:
         retention.within(size(s.max_bytes)), s.max_age_days * DAY, size(s.per_camera_max_bytes), cameras, s.low_water,
         s.keep_last,
     )  # fmt: skip
-    return upkeep.Rules(rules, s.row_max_age_days * DAY, size(s.reserve))
+    rows = max(10**9, size(s.max_bytes) // 10) if size(s.max_bytes) else 0
+    return upkeep.Rules(rules, s.row_max_age_days * DAY, rows, size(s.reserve))
 
 
 @contextmanager

@@ -23,10 +23,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -40,6 +42,8 @@ from edged.clock import Clock, day, iso
 from edged.errors import Corrupt, EdgedError, Misconfigured, Refused, Unavailable
 from edged.storage import disk, schema, segment
 from edged.storage.store import CATALOGUE, explained
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 MARK = "edged-backup.json"
@@ -304,6 +308,30 @@ def own_bytes(data_dir: Path) -> int:
             with suppress(FileNotFoundError):
                 total += path.stat().st_size
     return total
+
+
+class Daily:
+    """Makes the box's own copy once a day, at `at` (HH:MM, UTC) or as soon after as it runs; tries again in an hour."""
+
+    def __init__(self, data_dir: Path, clock: Clock, at: str, keep: int, min_free: int) -> None:
+        self._data_dir, self._clock, self._at, self._keep, self._min_free = data_dir, clock, at, keep, min_free
+        self._not_before = 0.0
+
+    def forever(self, stop: threading.Event, every_s: float = 30.0) -> None:
+        while not stop.wait(every_s):
+            self.step()
+
+    def step(self) -> Path | None:
+        """The copy, if one was due and was made. Raises nothing: the daemon goes on without one."""
+        now = self._clock.monotonic()
+        if now < self._not_before or not due(self._data_dir, self._clock.now(), self._at):
+            return None
+        try:
+            return daily(self._data_dir, self._clock, keep=self._keep, min_free=self._min_free)
+        except EdgedError as e:
+            log.warning("no daily copy of the catalogue: %s", e)
+            self._not_before = now + 3600
+            return None
 
 
 # the parts
