@@ -148,6 +148,9 @@ class MemoryLink:
                 raise Refused(f"a message of {size} bytes is larger than the broker takes", code="too_large")
             self._broker._route(self, Message(topic, bytes(payload), pairs, retain), qos)
 
+    def backlog(self) -> int:
+        return 0
+
     def subscribe(self, topic_filter: str) -> None:
         with self._broker.changed:
             self._filters[topic_filter] = None

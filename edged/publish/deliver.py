@@ -7,6 +7,7 @@ the average rate stays at or below the pacer's. Does not guarantee: that a chunk
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,17 +27,18 @@ def digests(data: bytes) -> list[str]:
     return [hashlib.sha256(chunk).hexdigest() for chunk in chunks(data)]
 
 
-def answer(want: Want, path: Path) -> Iterator[tuple[str, bytes]]:
+def answer(want: Want, path: Path, *, checked: bool = False) -> Iterator[tuple[str, bytes]]:
     """The chunks that a camera asked for as (sha256, bytes), each once, in the order asked.
 
     Raises Refused for an index beyond the file or a file that is gone, Corrupt when the file is not what its name says.
-    The whole file is hashed first (6 MB: about 10 ms), so that damage on the disk is named here and not on the camera.
+    The whole file is hashed first (6 MB: about 10 ms) unless it was `checked` before, so that damage on the disk is named
+    here and not on the camera.
     The iterator holds no bytes of it, so that many questions cost no memory; it ends early if the file goes away.
     """
     try:
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            count = -(-file.tell() // CHUNK_BYTES)
+            digest = want.sha256 if checked else hashlib.file_digest(file, "sha256").hexdigest()
+            count = -(-file.seek(0, os.SEEK_END) // CHUNK_BYTES)
     except FileNotFoundError as e:
         raise Refused(f"model {want.sha256[:12]} is not on the box any more", code="gone") from e
     if digest != want.sha256:
@@ -83,37 +85,13 @@ class Recent:
 
 
 class Pacer:
-    """Spreads bytes over time: after `n` bytes the next may go `n / rate` seconds later. No credit is saved.
-
-    The rate is `bytes_per_s` at most, and yields to other traffic as LEDBAT does (RFC 6817): as long as `heed` is told of
-    a delay above TARGET_S it is halved every STEP_S, down to the share LEAST; otherwise it grows again by GAIN of the whole.
-    """
-
-    TARGET_S = 0.05
-    STEP_S = 0.1
-    GAIN = 1 / 16
-    LEAST = 1 / 64
+    """Spreads bytes over time: after `n` bytes the next may go `n / bytes_per_s` seconds later. No credit is saved."""
 
     def __init__(self, bytes_per_s: float, clock: Clock) -> None:
         if bytes_per_s <= 0:
             raise ValueError(f"bytes_per_s must be positive, not {bytes_per_s}")
-        self._most, self._clock = bytes_per_s, clock
-        self._share = 1.0
-        self._free_at = self._heeded = clock.monotonic()
-
-    @property
-    def rate(self) -> float:
-        """Bytes per second at present."""
-        return self._most * self._share
-
-    def heed(self, delay_s: float) -> None:
-        """How long the traffic that comes first has to wait at this moment."""
-        now = self._clock.monotonic()
-        if now - self._heeded < self.STEP_S:
-            return
-        self._heeded = now
-        late = delay_s > self.TARGET_S
-        self._share = max(self.LEAST, self._share / 2) if late else min(1.0, self._share + self.GAIN)
+        self._rate, self._clock = bytes_per_s, clock
+        self._free_at = clock.monotonic()
 
     def due_in(self) -> float:
         """Seconds until the next piece may go, 0 = now."""
@@ -125,7 +103,11 @@ class Pacer:
 
     def spent(self, size: int) -> None:
         """Note that `size` bytes went."""
-        self._free_at = max(self._free_at, self._clock.monotonic()) + size / self.rate
+        self._free_at = max(self._free_at, self._clock.monotonic()) + size / self._rate
+
+    def rest(self, seconds: float) -> None:
+        """Nothing more for so long, at least."""
+        self._free_at = max(self._free_at, self._clock.monotonic() + seconds)
 
     def wait(self, size: int) -> None:
         """Sleep until a piece of `size` bytes may go, and note it."""
@@ -135,28 +117,49 @@ class Pacer:
 
 
 class Fanout:
-    """What cameras asked for, sent at the pacer's rate, cameras in turn, each chunk to all of them together."""
+    """What cameras asked for, a chunk at a time, cameras in turn, each chunk to all of them together.
 
-    def __init__(self, pacer: Pacer, clock: Clock) -> None:
-        self._pacer, self._clock = pacer, clock
+    Yields to frames and receipts: the next chunk goes only when the broker has taken the last one, and after a rest of
+    `rest` times as long as that took. So it has 1 / (1 + rest) of whatever there is to be had of the cable, the broker
+    and the processor, and one chunk is the most that anything waits behind. (Stop-and-wait with a duty cycle; LEDBAT, RFC
+    6817, has the same aim but wants a long flow to learn from.) The pacer's rate holds as well.
+    """
+
+    POLL_S = 0.002  # how often to look whether a chunk was taken
+    CHECK_S = 60.0
+
+    def __init__(self, pacer: Pacer, clock: Clock, backlog: Callable[[], int] = lambda: 0, rest: float = 4.0) -> None:
+        """`backlog`: bytes that were published and that the broker has not yet taken."""
+        self._pacer, self._clock, self._backlog, self._rest = pacer, clock, backlog, rest
         self._recent = Recent()
         self._wants: OrderedDict[str, Iterator[tuple[str, bytes]]] = OrderedDict()  # a camera's newest question only
+        self._out: tuple[float, int] | None = None  # when the last chunk went, and its size, until it is taken
+        self._whole: tuple[Path, int, int, int] | None = None  # the file that was last found whole
+        self._checked = float("-inf")  # and when
 
     def ask(self, camera: str, want: Want, path: Path) -> None:
-        """Raises as `answer`."""
-        self._wants[camera] = answer(want, path)
+        """Raises as `answer`. A file is not read whole again within CHECK_S; each chunk goes under its own hash anyway."""
+        now, stat = self._clock.monotonic(), path.stat() if path.exists() else None
+        this = stat and (path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        checked = this is not None and this == self._whole and now - self._checked < self.CHECK_S
+        self._wants[camera] = answer(want, path, checked=checked)
+        if not checked:
+            self._whole, self._checked = this, now
 
     def due_in(self) -> float | None:
-        """Seconds until something may go, None = nothing was asked for."""
-        return self._pacer.due_in() if self._wants else None
+        """Seconds until there may be something to do, None = nothing was asked for."""
+        if not self._wants:
+            return None
+        return self.POLL_S if self._taken() is False else self._pacer.due_in()
 
-    def send(self, publish: Callable[[str, bytes], None], delay_s: float) -> int:
-        """What may go now; bytes sent. `delay_s`: how long frames wait. What `publish` (sha256, bytes) raises goes on:
-        then nothing is left to be sent, cameras ask again for what they lack.
+    def send(self, publish: Callable[[str, bytes], None]) -> int:
+        """The next chunk, if it is time; bytes sent. What `publish` (sha256, bytes) raises goes on: then nothing is
+        left to be sent, cameras ask again for what they lack.
         """
-        self._pacer.heed(delay_s)
+        if self._taken() is False:
+            return 0
         sent = 0
-        while self._wants and self._pacer.ready():
+        while self._wants and self._pacer.ready() and self._taken() is not False:
             camera, pieces = self._wants.popitem(last=False)
             item = next(pieces, None)
             if item is None:
@@ -169,7 +172,20 @@ class Fanout:
                 publish(sha256, data)
             except Unavailable:
                 self._wants.clear()
+                self._out = None
                 raise
             self._pacer.spent(len(data))
+            self._out = self._clock.monotonic(), len(data)
             sent += len(data)
         return sent
+
+    def _taken(self) -> bool | None:
+        """Whether the broker has the last chunk; None = there is none to wait for. Once it has, the rest begins."""
+        if self._out is None:
+            return None
+        since, size = self._out
+        if self._backlog() >= size:
+            return False
+        self._out = None
+        self._pacer.rest(self._rest * (self._clock.monotonic() - since))
+        return True

@@ -69,6 +69,10 @@ class Link(Protocol):
         """Queue one message. Raises Unavailable when not connected, Refused when larger than the broker takes."""
         ...
 
+    def backlog(self) -> int:
+        """Bytes of messages that were queued and that the other end has not acknowledged."""
+        ...
+
     def subscribe(self, topic_filter: str) -> None:
         """QoS 1; remembered across reconnects. May be called before the link is up."""
         ...

@@ -153,6 +153,10 @@ class PahoLink:
                 self._unacked[info.mid] = (size, qos)
                 self._unacked_bytes += size
 
+    def backlog(self) -> int:
+        """Bytes of messages that were queued and that the broker has not acknowledged."""
+        return self._unacked_bytes
+
     def subscribe(self, topic_filter: str) -> None:
         """QoS 1; remembered across reconnects. May be called before the link is up."""
         with self._changed:
