@@ -293,3 +293,13 @@ def test_a_broker_that_sends_more_than_it_may_keeps_what_finds_no_room(actor, li
     actor.talking.settimeout(0.3)
     with pytest.raises(TimeoutError):  # the three are not acknowledged, so they come again
         actor.read()
+
+
+def test_the_backlog_is_what_the_broker_has_not_acknowledged(actor, link):
+    actor.accept()
+    assert link.wait_connected(WAIT)
+    link.publish("t", b"x" * 1000)
+    asked = actor.read()
+    assert 1000 < link.backlog() < 1100
+    actor.say(mqtt5.PubAckPacket(packet_id=asked.packet_id))
+    wait_for(lambda: link.backlog() == 0)
