@@ -166,7 +166,11 @@ class Line:
         """Take a frame; receipts of what is finished by now."""
         if self._waiting.get((frame.camera, frame.header.id)) == sha256(frame):
             return  # sent again while it waits here: its receipt will come
-        if (receipt := known(self._store, frame)) is not None:
+        try:
+            receipt = known(self._store, frame)
+        except Unavailable as e:
+            receipt = fail(self._store, frame, e, self._disk)
+        if receipt is not None:
             yield frame, receipt
             return
         yield from self.take(frame, partial(keep, self._store, disk=self._disk))

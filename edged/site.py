@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edged import durable
 from edged.clock import Clock, SystemClock
 from edged.config import PLANTED, Config, size
 from edged.errors import Misconfigured, Refused, Unavailable
@@ -79,7 +80,7 @@ def create(data_dir: Path, new: NewSite, clock: Clock) -> Path:
     trust.Repository(data_dir / "tuf", keys / "tuf", clock).init()
     for camera in new.cameras:
         issue_camera(data_dir, camera, clock)
-    config.write_text(render(data_dir, new))
+    durable.write(config, render(data_dir, new).encode())
     return config
 
 

@@ -227,6 +227,15 @@ def test_an_alarm_stands_while_no_child_can_start(line, scrubber, store):
     assert alarms.standing(store) == []
 
 
+def test_a_store_that_cannot_be_asked_leaves_the_frame_with_its_camera(line, monkeypatch):
+    def away(*_):
+        raise Unavailable("the disk failed", code="disk_failed")
+
+    with monkeypatch.context() as failed:
+        failed.setattr(frames, "find_receipt", away)
+        assert put(line, frame(1)) == [("b-1", "retry")]
+
+
 def test_what_can_never_be_taken_is_refused_at_once(line, scrubber):
     scrubber.fault = Refused("no JPEG", code="not_jpeg")
     assert put(line, frame(0)) == [("b-0", "refused")]

@@ -271,14 +271,14 @@ class Store:
     def rows(self, sql: str, params: Params = ()) -> list[sqlite3.Row]:
         """All rows of a query; columns by name or by place."""
         with self._lock, self._explained():
-            if not self._depth:
+            if not self._depth and not self._suspect:  # what can be read is read, also from a disk that failed
                 self._follow()
             return self._conn.execute(sql, params).fetchall()
 
     def row(self, sql: str, params: Params = ()) -> sqlite3.Row | None:
         """The first row of a query, or None."""
         with self._lock, self._explained():
-            if not self._depth:
+            if not self._depth and not self._suspect:  # what can be read is read, also from a disk that failed
                 self._follow()
             found: sqlite3.Row | None = self._conn.execute(sql, params).fetchone()
             return found
