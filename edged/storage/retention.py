@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from edged.storage import objects, snapshots, worth
 from edged.storage.ageing import Ageing, Reading, line
@@ -25,6 +26,7 @@ from edged.storage.worth import KEEP_LAST, Reason, View
 MAX_SHARE = 0.05
 BATCH = 250  # objects in a transaction: a frame that comes in meanwhile waits for no more
 CHUNK = 1000  # rows looked at at once
+SEARCHED = 20  # chunks in which one run looks for doubles
 FRESH_S = 3600.0  # what came in within this time is nobody's double yet
 
 
@@ -66,9 +68,15 @@ def within(max_bytes: int) -> int:
     return max(int(max_bytes * 0.95) - 4 * fitting(SEGMENT_BYTES, max_bytes), max_bytes // 2)
 
 
-def pressed(rules: Rules, max_bytes: int) -> Rules:
-    """The rules, but down to `max_bytes` in all at once."""
-    return replace(rules, max_bytes=min(rules.max_bytes or max_bytes, max_bytes), low_water=1.0)
+def pressed(rules: Rules, store: Store) -> Rules:
+    """The rules when there is no segment left to write to, whatever its pictures weigh: less by a tenth, or by what three
+    segments hold.
+    """
+    share = max(0.1, 3 * store.segment_bytes / store.max_bytes) if store.max_bytes else 0.1
+    most = int(objects.used(store) * (1 - min(share, 0.5)))
+    return replace(
+        rules, max_bytes=min(rules.max_bytes or most, most), low_water=1.0, max_share=max(rules.max_share, share)
+    )
 
 
 @dataclass(frozen=True)
@@ -189,7 +197,7 @@ class _Run:
         name = f"doubles:{camera}"
         start = int(self._store.value("select value from ageing where name = ?", (name,)) or 0)
         until = line(self._store, self._reading.counted - FRESH_S)
-        for chunk in _chunks(self._store, camera, start, until):
+        for chunk in islice(_chunks(self._store, camera, start, until), SEARCHED):
             doubles = set(worth.redundant(chunk))
             yield from (
                 v

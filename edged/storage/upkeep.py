@@ -1,8 +1,8 @@
 """What the store does by itself, beside the frames that come in: reserve, retention, room in segments, keys, old rows.
 
     every second    what was asked for: erasures, "the clock is right"
-    every 10 s      the reserve of disk space (reserve.py)
-    every minute    retention, then room in segments (clean.py)
+    every 10 s      the reserve of disk space (reserve.py); is there a segment left to write to?
+    every minute    retention, then room in segments (clean.py); at once when there is none left
     every hour      data keys that seal nothing any more, rows of long ago, the forecast
 
 Guarantees: an erasure that was asked for is finished, if need be by the next process; no step holds the store's lock for
@@ -26,16 +26,18 @@ from edged.storage.store import Store
 log = logging.getLogger(__name__)
 
 RESERVE_S, RETENTION_S, HOUR_S = 10.0, 60.0, 3600.0
-PRESSED = 0.9  # of what is used now, when there is no segment left to write to
 CONFIRM = "confirm-clock"
 
 
 @dataclass(frozen=True)
 class Rules:
-    """`row_age_s`: rows of frames without a picture go after it. `reserve` bytes, 0 = none."""
+    """`row_age_s`: rows of frames without a picture go after it, and while the catalogue takes more than `row_bytes`
+    (0 = any) the oldest before that. `reserve` bytes, 0 = none.
+    """
 
     retention: retention.Rules
     row_age_s: float
+    row_bytes: int = 0
     reserve: int = reserve.SIZE
 
 
@@ -66,6 +68,8 @@ class Upkeep:
         if now >= self._next_reserve:
             self._next_reserve = now + RESERVE_S
             reserve.step(self._store.data_dir, self._rules.reserve)
+            if self._short():
+                self._next_retention = now
         self._asked()
         if now >= self._next_retention:
             self._next_retention = now + RETENTION_S
@@ -102,20 +106,25 @@ class Upkeep:
     def _make_room(self) -> None:
         if not self._store.has_key:
             return
-        clean.run(self._store)
-        room = clean.room(self._store)
-        if room.more is not None and room.free + room.more < clean.SPARE:
-            # Padding and what is half empty take room that `max_bytes` of pictures does not see.
-            used = sum(retention.used(self._store).values())
-            self._retain(retention.pressed(self._rules.retention, int(used * PRESSED)))
+        clean.free_empty(self._store)
+        if self._short():
             clean.run(self._store)
+        if self._short():
+            # Padding and what is half empty take room that `max_bytes` of pictures does not see.
+            self._retain(retention.pressed(self._rules.retention, self._store))
+            clean.run(self._store)
+
+    def _short(self) -> bool:
+        """Too few segments are left to write to."""
+        room = clean.room(self._store)
+        return room.more is not None and room.free + room.more < clean.SPARE
 
     def _hourly(self) -> None:
         now = self._clock.now()
         if self._store.has_key:
             self._store.seal.destroy_unused(self._store, day(now - DAY))
         if not self._held and not alarms.stands(self._store, "clock_wrong"):
-            pruning.rows(self._store, now - self._rules.row_age_s)
+            pruning.run(self._store, now, self._rules.row_age_s, self._rules.row_bytes)
         with suppress(Unavailable):
             disk = forecast.of(self._store, self._rules.retention, now)[0]
             soon = disk.days if disk.first == "disk" and disk.days is not None else 0.0
