@@ -1,4 +1,4 @@
-"""Verbs that only look: status, doctor, config, model ls, db check."""
+"""Verbs that only look: status, doctor, config, model ls."""
 
 from __future__ import annotations
 
@@ -139,24 +139,3 @@ def model_ls(context: Context) -> None:
     import dataclasses
 
     context.out({"models": [dataclasses.asdict(m) for m in rows]}, "\n".join(lines) or "no model yet")
-
-
-@main.group()
-def db() -> None:
-    """The store."""
-
-
-@db.command("check")
-@verb
-def db_check(context: Context) -> None:
-    """Every invariant of docs/storage.md. Exit 3 when one does not hold."""
-    from edged.storage import check
-
-    with context.store(readonly=True, key=True) as store:
-        findings = check.run(store)
-    context.out(
-        {"ok": not findings, "findings": [f"{f.code} {f.subject}: {f.message}" for f in findings]},
-        "\n".join(f"{f.code} {f.subject}: {f.message}" for f in findings) or "all invariants hold",
-    )
-    if findings:
-        sys.exit(EXIT_FOUND_BAD)

@@ -38,10 +38,11 @@ class Context:
         return load(self.config_path)
 
     def store(self, *, readonly: bool = False, key: bool = False) -> Store:
-        """The site's store; with `key` it can unseal pictures."""
+        """The site's store; with `key` it can unseal pictures: a passphrase is asked for on a terminal."""
+        from edged.cli.key import ask
         from edged.site import open_store
 
-        return open_store(self.config(), readonly=readonly, key=key)
+        return open_store(self.config(), readonly=readonly, key=key, ask=ask if sys.stdin.isatty() else None)
 
     def out(self, document: dict[str, Any], text: str) -> None:
         """One JSON document, or the text for people."""

@@ -370,6 +370,8 @@ def _claim(dest: Path, site: str) -> None:
         if found.get("site") != site:
             raise Refused(f"{dest} is the backup of site {found.get('site')}, not of {site}", code="other_site")
         return
+    for left in dest.glob(f".{MARK}.*.tmp"):
+        left.unlink()
     if any(dest.iterdir()):
         raise Refused(f"{dest} is not empty and no backup", code="bad_destination", hint="choose an empty folder")
     durable.write(mark, msgspec.json.encode({"site": site, "format": FORMAT}), mode=0o600)
