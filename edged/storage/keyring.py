@@ -146,6 +146,10 @@ class Keyring:
         """
         return self._rewrite(lambda now: replace(now, ring=change(now.ring)), always=always).ring
 
+    def newest_bytes(self) -> bytes:
+        """The newest good copy as it lies there."""
+        return self._newest(look(self.copies, self._site)).data
+
     def admit(self, site_key: bytes) -> None:
         """Let another site key open the keyring, too. Raises Unavailable when a copy is not there to take it."""
         site = SiteKey(site_key)

@@ -26,7 +26,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from edged import durable
-from edged.errors import Misconfigured
+from edged.errors import Misconfigured, Refused
 from edged.storage import disk, supersede
 
 KEY_BYTES = 32
@@ -168,6 +168,41 @@ def mend(place: Place) -> list[Path]:
     return mended
 
 
+def rewrite(place: Place, key: bytes, passphrase: str) -> None:
+    """Wrap the same key by another passphrase, "" = none, in both files. Hold the keyring's lock."""
+    if place.copy is None:
+        raise Refused(f"{place.path} is a credential of systemd: it cannot be written from here", code="credential")
+    content = pack(key, passphrase)
+    for file in place.files:
+        try:
+            supersede.sweep(file)
+            supersede.write(file, content)
+        except OSError as e:
+            raise disk.renamed(e, file) from e
+
+
+def is_damaged(file: Path) -> bool:
+    """Whether a file that is there holds no whole key. Raises Misconfigured("key_mode")."""
+    try:
+        _words(_content(file), file)
+    except Misconfigured as e:
+        if e.code not in ("no_key", "bad_key"):
+            raise
+        return True
+    return False
+
+
+def put_aside(place: Place) -> list[Path]:
+    """Rename what stands in the way of `put_new` and holds no whole key to <name>.damaged."""
+    aside = [f for f in place.files if f.exists() and is_damaged(f)]
+    for file in aside:
+        try:
+            file.rename(file.with_name(f"{file.name}.damaged"))
+        except OSError as e:
+            raise disk.renamed(e, file) from e
+    return aside
+
+
 def is_wrapped(place: Place) -> bool:
     """Whether the file needs a passphrase. Raises Misconfigured."""
     for file in place.files[:-1]:
@@ -228,7 +263,7 @@ def unpack(content: bytes, path: Path, ask: Ask | None = None) -> bytes:
     n, r, p = map(int, words[1:4])
     salt, nonce, sealed = map(bytes.fromhex, words[4:7])
     try:
-        wrapping = AESGCM(_stretch(_passphrase(path, ask), salt, n, r, p))
+        wrapping = AESGCM(_stretch(passphrase_of(path, ask), salt, n, r, p))
         return wrapping.decrypt(nonce, sealed, " ".join(words[:6]).encode())
     except (InvalidTag, ValueError) as e:
         raise Misconfigured(f"that is not the passphrase of {path}", code="wrong_passphrase") from e
@@ -270,7 +305,8 @@ def _words(content: bytes, path: Path) -> list[str]:
     return words
 
 
-def _passphrase(path: Path, ask: Ask | None) -> str:
+def passphrase_of(path: Path, ask: Ask | None) -> str:
+    """The passphrase of a key file, from where `read_key` says. Raises Misconfigured("no_passphrase")."""
     credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / PASSPHRASE_CREDENTIAL
     named = os.environ.get(PASSPHRASE_VARIABLE, "")
     file = credential if credential.exists() else Path(named) if named else None
