@@ -138,7 +138,7 @@ class Watchdog(Section, frozen=True):
 
     every_s: Annotated[float, Meta(ge=0)] = 5  # between two beats; 0 = none: only a main loop that hangs is seen
     patience_s: Positive = 15  # for a part that has no deadline of its own
-    loop_s: Annotated[float, Meta(ge=0)] = 30  # without a turn of the main loop; 0 = only systemd's watchdog
+    loop_s: Annotated[float, Meta(ge=0)] = 25  # without a turn of the main loop; 0 = only systemd's watchdog
 
 
 class Camera(Section, frozen=True):
