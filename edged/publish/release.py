@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from edged.errors import Corrupt, Refused
 from edged.publish import deliver, rollout
-from edged.storage import audit, cameras, candidates, deliveries, models, releases, verdicts
+from edged.storage import audit, cameras, candidates, deliveries, models, releases, reserve, verdicts
 from edged.storage.store import Store
 from edged.wire.messages import CHUNK_BYTES
 
@@ -107,7 +107,8 @@ def _sign(store: Store, repo: Repository, data: bytes, custom: Mapping[str, Any]
     described = dict(custom) | {"release": number, "chunk": CHUNK_BYTES, "chunks": deliver.digests(data)}
     keep = _kept(store, name)
     stale = [path for path, t in signed.items() if t.custom.get("name") == name and _number(path) not in keep]
-    return repo.add_target(f"{name}/{number}.onnx", data, described, remove=stale)
+    path = f"{name}/{number}.onnx"
+    return reserve.spend(store.data_dir, lambda: repo.add_target(path, data, described, remove=stale))
 
 
 def _kept(store: Store, name: str) -> set[int]:

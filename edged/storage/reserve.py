@@ -12,14 +12,18 @@ Guarantees: no frame uses it: none is taken while it is given back. Does not gua
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from edged.durable import sync_folder
 from edged.errors import Unavailable
+from edged.storage import disk
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +32,8 @@ LOW = 4 * 2**20
 BACK = 16 * 2**20
 NAME = "reserve"
 _BLOCK = 2**20
+
+T = TypeVar("T")
 
 
 def step(folder: Path, size: int = SIZE) -> bool:
@@ -61,6 +67,21 @@ def release(folder: Path) -> bool:
         return False
     log.warning("the disk is full: the reserve of %d bytes is given back", size)
     return True
+
+
+def spend(folder: Path, do: Callable[[], T]) -> T:
+    """What `do` returns; when it finds the disk full it is done again with the reserve given back. Raises what it
+    raised, OSError as `disk.renamed` names it.
+    """
+    try:
+        try:
+            return do()
+        except OSError as e:
+            if e.errno not in (errno.ENOSPC, errno.EDQUOT) or not release(folder):
+                raise
+            return do()
+    except OSError as e:
+        raise disk.renamed(e, folder) from e
 
 
 def require(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """A full disk: what the reserve is for, and what it is not for."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -204,3 +205,22 @@ def test_on_a_disk_that_others_fill_labels_audit_alarm_and_erasure_work_and_fram
         pytest.skip(f"no file system of one's own here: {done.stderr.strip()[:200]}")
     print(done.stdout, done.stderr)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_finds_the_disk_full_is_done_again_with_the_reserve_given_back(store, data_dir, free):
+    free(1 << 40)
+    reserve.step(data_dir, SIZE)
+    full = [OSError(errno.ENOSPC, "No space left on device")] * 2
+
+    def do():
+        if full:
+            raise full.pop()
+        return "done"
+
+    with pytest.raises(Unavailable) as e:  # still full with the reserve
+        reserve.spend(data_dir, do)
+    assert e.value.code == "disk_full"
+    full.append(OSError(errno.ENOSPC, "No space left on device"))
+    reserve.step(data_dir, SIZE)
+    assert reserve.spend(data_dir, do) == "done"
+    assert (data_dir / "reserve").stat().st_size == 0

@@ -24,6 +24,8 @@ import numpy as np
 
 from edged import site
 from edged.clock import Clock, SystemClock
+from edged.config import load
+from edged.storage import check, frames, recover
 from edged.wire import messages, topics
 from edged.wire.link import Endpoint, Tls
 from edged.wire.messages import FrameHeader, FrameReceipt
@@ -109,10 +111,12 @@ class Camera:
 
 
 class LiveSite:
-    """`prefix` stands before the daemon's command (faketime, say). Use as a context manager."""
+    """`aside` is a folder elsewhere for the log; `prefix` stands before the daemon's command (faketime, say). Use as a
+    context manager.
+    """
 
     def __init__(
-        self, folder: Path, *, extra: str = "", prefix: Sequence[str] = (), env: Mapping[str, str] | None = None,
+        self, folder: Path, aside: Path, *, extra: str = "", prefix: Sequence[str] = (), env: Mapping[str, str] | None = None,
         clock: Clock | None = None,
     ) -> None:  # fmt: skip
         self.folder, self.prefix = folder, tuple(prefix)
@@ -122,7 +126,7 @@ class LiveSite:
             self.port = probe.getsockname()[1]
         new = site.NewSite(SITE, ("a", "b"), CAMERAS, mqtt_port=self.port, extra=QUIET + extra)
         self.config = site.create(folder, new, clock or SystemClock())
-        self.log = folder.with_name(f"{folder.name}.log")
+        self.aside, self.log = aside, aside / "log"
         self.broker: subprocess.Popen[bytes] | None = None
         self.daemon: subprocess.Popen[bytes] | None = None
         self.cameras: list[Camera] = []
@@ -147,7 +151,7 @@ class LiveSite:
 
     def start_daemon(self) -> float:
         """Start `edged run`; seconds until it said that it is ready. Raises RuntimeError when it ends instead."""
-        address = str(self.folder.with_name(f"n{os.getpid()}-{self.port}"))
+        address = str(self.aside / "notify")
         Path(address).unlink(missing_ok=True)
         began = time.monotonic()
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
@@ -169,6 +173,24 @@ class LiveSite:
         assert self.daemon is not None
         self.daemon.send_signal(signal.SIGKILL)
         self.daemon.wait()
+
+    def stop(self) -> None:
+        """End the daemon in an orderly way."""
+        assert self.daemon is not None
+        self.daemon.terminate()
+        self.daemon.wait(60)
+
+    def faults(self) -> list[str]:
+        """What is not as it was promised, once no daemon runs."""
+        config = load(self.config)
+        with site.open_store(config, key=True) as store:
+            recover.run(store)
+            found = [str(f) for f in check.run(store)]
+            for camera, frame_id, sha256 in self.receipted():
+                receipt = frames.find_receipt(store, camera, frame_id)
+                if receipt is None or (receipt.status, receipt.sha256) != ("stored", sha256):
+                    found.append(f"frame {camera} {frame_id} was receipted and is lost")
+        return found
 
     def up(self) -> bool:
         return self.daemon is not None and self.daemon.poll() is None
