@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from edged.config import Watchdog
+
 UNITS = Path(__file__).parents[2] / "systemd"
 ANALYZE = shutil.which("systemd-analyze")
 
@@ -114,6 +116,14 @@ def test_a_blas_choice_in_the_environment_cannot_kill_a_part_on_an_atom(name: st
 @pytest.mark.parametrize("name", sorted(EXPOSURE))
 def test_no_part_leaves_a_crash_dump_with_pictures_or_keys(name: str) -> None:
     assert unit(name)["LimitCORE"] == ["0"]
+
+
+def test_a_daemon_that_stands_still_is_replaced_and_its_own_watchdog_is_first_since_it_says_where() -> None:
+    (seconds,) = unit("edged.service")["WatchdogSec"]
+    assert Watchdog().loop_s < int(seconds) <= 30
+    assert unit("edged.service")["Type"] == ["notify"]
+    assert unit("edged.service")["Restart"] == ["on-failure"]
+    assert int(unit("edged.service")["RestartSec"][0]) <= 2
 
 
 def test_only_sync_may_reach_beyond_the_site() -> None:
