@@ -202,7 +202,7 @@ def _weight(queue: Collection[_Held], by_frames: bool) -> int:
 class Backoff:
     """The box cannot store: how long nobody need try, doubling from `least_s` to `most_s` as long as it fails."""
 
-    def __init__(self, least_s: float = 1.0, most_s: float = 60.0) -> None:
+    def __init__(self, least_s: float = 1.0, most_s: float = 20.0) -> None:  # with the spread: 30 s at most
         self._least_s, self._most_s = least_s, most_s
         self._wait_s = self._until = 0.0
         self._lock = threading.Lock()
