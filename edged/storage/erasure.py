@@ -94,15 +94,15 @@ class Plan:
     `keys` destroyed whole, `shared` keys whose other objects (`others`, `other_bytes`) are sealed anew.
     """
 
-    objects: tuple[str, ...]
-    bytes: int
-    frames: int
-    samples: tuple[str, ...]
-    labelled: int
-    keys: tuple[str, ...]
-    shared: tuple[str, ...]
-    others: int
-    other_bytes: int
+    objects: tuple[str, ...] = ()
+    bytes: int = 0
+    frames: int = 0
+    samples: tuple[str, ...] = ()
+    labelled: int = 0
+    keys: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    others: int = 0
+    other_bytes: int = 0
     models: tuple[Model, ...] = ()
     left: tuple[Left, ...] = ()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from edged.errors import EXIT_NOT_FOUND, Refused
 from edged.storage.store import Store
 
 
@@ -78,6 +80,23 @@ def frames(store: Store, wanted: Filter) -> list[tuple[str, str]]:
         (wanted.camera, *_span(wanted)),
     )
     return [(r["camera"], r["id"]) for r in rows]
+
+
+def show(store: Store, id: str) -> dict[str, Any]:
+    """The row of a sample ("camera:frame:n") or a frame ("camera:frame"), and which it is. Raises Refused("not_found")."""
+    row = store.row("select * from sample where id = ?", (id,))
+    if row is not None:
+        return {"what": "sample", **dict(row)}
+    camera, _, frame = id.partition(":")
+    row = store.row("select * from frame where camera = ? and id = ?", (camera, frame))
+    if row is None:
+        raise Refused(f"no sample and no frame {id[:200]}", code="not_found", exit_code=EXIT_NOT_FOUND)
+    return {"what": "frame", **dict(row)}
+
+
+def count(store: Store) -> int:
+    """Pictures, whole ones and crops."""
+    return int(store.value("select coalesce(sum(objects), 0) from holding"))
 
 
 _LABELLED = "exists (select 1 from label l where l.sample = s.id and l.source = 'human' and l.undone is null)"
