@@ -98,7 +98,7 @@ def _segments(store: Store, sealed: bool, progress: Progress) -> Iterator[Findin
     for number in paths.keys() - rows.keys():
         fd = os.open(paths[number], os.O_RDONLY | os.O_CLOEXEC)
         try:
-            if segment.read(fd, number, 0) is not None and not _row_of(store, number):
+            if next(segment.scan(fd, number), None) is not None and not _row_of(store, number):
                 yield Finding(
                     "unrecorded", str(number), f"segment {number} has records and no row: a restart reads them"
                 )
@@ -124,10 +124,10 @@ def _segment(store: Store, fd: int, number: int, row: Row, sealed: bool, bad_key
             str(number),
             f"segment {number}: no whole record in bytes {first} to {last}: a rebuild lacks them",
         )
-    behind = segment.read(fd, number, segment.pages(recorded)) or segment.read(fd, number, recorded)
-    newer = behind is not None and (
-        behind.generation == generation if row["state"] != "free" else behind.generation > generation
-    )
+    # Whole ones: a group that a power cut tore stays there until it is written over.
+    of = None if row["state"] == "free" else generation
+    behind = next(segment.scan(fd, number, recorded, generation=of), None)
+    newer = behind is not None and (of is not None or behind.generation > generation)
     if newer and tuple(_row_of(store, number) or ()) == (generation, row["state"], recorded):
         yield Finding(
             "unrecorded", str(number), f"segment {number} has records behind {recorded}: a restart reads them"

@@ -108,6 +108,19 @@ def test_records_behind_what_is_recorded_are_found(store, add):
     assert codes(store) == ["unrecorded"]
 
 
+def test_a_record_that_a_power_cut_tore_is_no_finding(store, add):
+    """Its head may have reached the disk and its pictures not: no restart reads it, and the next frame is written over it."""
+    add(store, 1, regions=0)
+    recorded = store.value("select recorded from segment")
+    add(store, 2, regions=0)
+    last = store.row("select * from object where place > ?", (recorded,))
+    store.execute("update frame set object = null where id = 'boot-2'")
+    store.execute("delete from object where id = ?", (last["id"],))
+    store.execute("update segment set recorded = ?", (recorded,))
+    overwrite(journal.path_of(store, last["segment"]), last["place"], bytes(last["size"]))
+    assert codes(store) == []
+
+
 def test_a_living_object_in_a_free_segment_is_found(store, add):
     add(store, 1, regions=0)
     store.execute("update segment set state = 'free'")
