@@ -6,22 +6,21 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 from edged.clock import Clock
-from edged.storage import Store, objects
+from edged.errors import Unavailable
+from edged.storage import Store, erasure, recover, requests
 from edged.wire.messages import Frame, FrameHeader, Region
-
-try:
-    from edged.storage import recover
-except ImportError:  # the store of plain files
-    recover = SimpleNamespace(run=lambda store: objects.recover(store))
 
 CAMERAS = ("dock", "gate", "yard")
 SITE_KEY = bytes(range(32))
 START = 1_795_262_400.0  # 2026-11-21T12:00:00Z
+SEGMENT_BYTES = 32 * 1024  # a few frames each, so that segments are used again and again
+MAX_BYTES = 24 * SEGMENT_BYTES
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,16 @@ def frame(camera: str, frame_id: str) -> Sent:
     return Sent(sent, scrubbed, withheld=dice[5] % 8 == 0)
 
 
-def open_store(data_dir: Path, clock: Clock) -> Store:
-    """Open and recover."""
-    store = Store.open(data_dir, clock=clock, site_key=SITE_KEY)
+def open_store(data_dir: Path, clock: Clock, *, max_bytes: int = MAX_BYTES, recovers: bool = True) -> Store:
+    """Open, recover, finish what erasures had promised; `recovers` False is a start that forgets to recover."""
+    store = Store.open(data_dir, clock=clock, site_key=SITE_KEY, segment_bytes=SEGMENT_BYTES, max_bytes=max_bytes)
     try:
-        recover.run(store)
+        if recovers:
+            recover.run(store)
+        for asked in requests.pending(store):
+            if asked.verb == erasure.VERB:
+                with suppress(Unavailable):  # as the daemon's upkeep, which tries again later
+                    erasure.run(store, asked.id)
     except BaseException:
         store.close()
         raise

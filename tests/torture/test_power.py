@@ -25,10 +25,10 @@ def test_after_a_power_cut_at_any_moment_every_promise_is_kept(part, capsys):
 @pytest.mark.parametrize("broken", workload.BROKEN)
 def test_a_build_that_does_not_sync_is_caught(broken):
     """The negative controls."""
-    assert power.campaign("all", seed=SEED, cuts=200, frames=8, broken=broken).broken
+    assert power.campaign("ingest", seed=SEED, cuts=600, frames=6, broken=broken, rounds=3, enough=1).broken
 
 
 def test_what_the_model_disk_holds_at_the_end_is_what_the_folder_holds(tmp_path):
-    recording = power.record(tmp_path, "all", SEED, frames=4, kills=["fsync:when=9"])
-    *_, (_, model) = power.points(recording)
+    recording = power.record(tmp_path, "all", SEED, frames=4, kills=["fdatasync:3"])
+    *_, (*_, model) = power.points(recording)
     assert model.tree(power.EVERYTHING, None) == recording.runs[-1].left

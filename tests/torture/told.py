@@ -2,9 +2,11 @@
 
     receipt CAMERA FRAME SHA256 STATUS   answered: the row stays, the picture until told otherwise
     label N SAMPLE | undone N | audit N HASH | release N STATE | model SHA256 | alarm CODE standing|cleared
-    taking N ... taken                   between the two up to N pictures may go
-    erasing CAMERA DAY ... erased CAMERA DAY KEY...   between the two those of that day may go
+    taking N ... taken N                 between the two up to N pictures may go
+    erasing CAMERA DAY ... erased CAMERA DAY          between the two those of that day may go
+    destroyed KEY...                     these data keys open nothing any more
     gone CAMERA:FRAME[:INDEX]            this picture or crop is gone for good
+    begin                                a process has opened the store and told everything that is gone
     clock T                              the box's time is at least T
 
 `verify` opens the store as the daemon's start does and says in words what is broken. It cannot know of promises
@@ -61,13 +63,17 @@ class Told:
             case ["alarm", code, state]:
                 self.alarms[code] = state
             case ["taking", n]:
-                self.may_go = int(n)
-            case ["taken"]:
+                self.may_go += int(n)
+            case ["taken", n]:
+                self.may_go -= int(n)
+            case ["begin"]:
                 self.may_go = 0
+                self.days.clear()
             case ["erasing", camera, when]:
                 self.days.add((camera, when))
-            case ["erased", camera, when, *keys]:
+            case ["erased", camera, when]:
                 self.days.discard((camera, when))
+            case ["destroyed", *keys]:
                 self.dead_keys.update(keys)
             case ["gone", picture]:
                 self.gone.add(picture)
@@ -93,17 +99,18 @@ class _Still:
         self.at += seconds
 
 
-def verify(data_dir: Path, promises: Iterable[str], *, resume: bool = True) -> list[str]:
+def verify(data_dir: Path, promises: Iterable[str], *, resume: bool = True, recovers: bool = True) -> list[str]:
     """What is broken, a sentence each; [] when every promise is kept and `check` finds nothing.
 
     `resume` also lets the camera send its last answered frame again and a new one, and looks once more: what a recovered
-    store writes next must not harm what it kept. It changes the store.
+    store writes next must not harm what it kept. It changes the store. `recovers` False: a start without recovery.
     """
     told = Told()
     for line in promises:
         told.hear(line)
     try:
-        with scene.open_store(data_dir, _Still(told.clock + 60.0)) as store:
+        clock = _Still(told.clock + 60.0)
+        with scene.open_store(data_dir, clock, max_bytes=0, recovers=recovers) as store:
             broken = _look(store, told)
             if resume and not broken:
                 broken = [f"after going on: {b}" for b in _resume(store, told)]

@@ -48,19 +48,15 @@ class Fd:
     path: str
 
 
-def record(
-    command: Sequence[str], output: Path, *, tell: Path, cwd: Path, kill: str = "", timeout_s: float = 600.0
-) -> None:
-    """Run `command` with descriptor 9 open for writing on `tell`; its calls are in `output`. Raises if it fails.
+def record(command: Sequence[str], output: Path, *, tell: Path, cwd: Path, timeout_s: float = 600.0) -> None:
+    """Run `command` with descriptor 9 open for writing on `tell`; its calls are in `output`.
 
-    `kill`, such as "fsync:when=7": SIGKILL at a thread's seventh fsync.
+    Raises if it fails; to be killed by SIGKILL is no failure.
     """
     strace = ["strace", "-f", "-y", "-xx", "-s", "16777216", "-o", str(output), "-e", f"trace={CALLS}"]
-    if kill:
-        strace += ["-e", f"inject={kill}:signal=KILL"]
     shell = ["sh", "-c", 'exec 9>"$0" "$@"', str(tell), *strace, *command]
     ran = subprocess.run(shell, capture_output=True, text=True, cwd=cwd, timeout=timeout_s)
-    if ran.returncode not in ((0, -signal.SIGKILL) if kill else (0,)):
+    if ran.returncode not in (0, -signal.SIGKILL):
         raise RuntimeError(f"the workload failed ({ran.returncode}): {ran.stderr[-2000:]}")
 
 

@@ -1,6 +1,6 @@
 """A store at work, which says aloud every promise it was given: the program that the torture harnesses cut and kill.
 
-    python -m tests.torture.workload DATA_DIR [--seed S] [--part NAME] [--frames N] [--tell FD] [--broken NAME]
+    python -m tests.torture.workload DATA_DIR [--seed S] [--part NAME] [--frames N] [--tell FD] [--broken NAME] [--die NAME:N]
 
 One line a promise goes to the descriptor `--tell` by one write, after the store's function returned and before anything
 that builds on it; `told.py` reads the lines. The same seed sends the same frames: run again after a death it is the
@@ -11,8 +11,10 @@ harness must notice.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
+import signal
 import sqlite3
 import stat
 import threading
@@ -20,7 +22,23 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from edged.storage import Store, alarms, audit, counters, frames, labels, models, objects, releases, retention, samples
+from edged.errors import Unavailable
+from edged.storage import (
+    Store,
+    alarms,
+    audit,
+    clean,
+    counters,
+    erasure,
+    frames,
+    labels,
+    models,
+    objects,
+    recover,
+    releases,
+    retention,
+    samples,
+)
 from tests.torture import scene
 
 DAY_S = 86_400.0
@@ -58,10 +76,18 @@ class Work:
     def send(self, camera: str, frame_id: str) -> None:
         """One frame, stored or withheld as its content wills; told with its receipt."""
         sent = scene.frame(camera, frame_id)
-        if sent.withheld:
-            receipt = frames.settle(self.store, sent.frame, "withheld", "too_dark")
-        else:
-            receipt = frames.add(self.store, sent.frame, sent.scrubbed)
+        try:
+            if sent.withheld:
+                receipt = frames.settle(self.store, sent.frame, "withheld", "too_dark")
+            else:
+                receipt = frames.add(self.store, sent.frame, sent.scrubbed)
+        except Unavailable as e:
+            if e.code not in (
+                "disk_full",
+                "key_destroyed",
+            ):  # the store is full, or the day is being erased: no receipt
+                raise
+            return
         self.tell("receipt", camera, receipt.id, receipt.sha256, receipt.status)
 
     def tell_gone(self) -> None:
@@ -128,13 +154,74 @@ def release(work: Work) -> None:
 
 def retain(work: Work) -> None:
     """Retention takes up to a fifth of the pictures."""
-    share = 0.2
+    thin(work, 0.2)
+
+
+def thin(work: Work, share: float) -> None:
+    """Retention takes up to that share of the pictures."""
     objects_then = int(work.store.value("select count(*) from object")) + 6 * work.frames  # what comes in meanwhile
-    work.tell("taking", int(objects_then * share) + 1)
-    keep = int(retention.used(work.store) * 0.85)
-    retention.run(work.store, work.clock.now(), max_age_s=30 * DAY_S, max_bytes=keep, max_share=share)
+    most = int(objects_then * share) + 1
+    work.tell("taking", most)
+    keep = int(objects.used(work.store) * (1 - 0.8 * share))
+    retention.run(work.store, retention.Rules(max_bytes=keep, max_age_s=30 * DAY_S, max_share=share))
     work.tell_gone()
-    work.tell("taken")
+    work.tell("taken", most)
+
+
+def recycle(work: Work) -> None:
+    """Fill the store, let half of it go, move what is left together, fill what became free; three times."""
+    for _ in range(3):
+        for _ in range(3):
+            ingest(work)
+        thin(work, 0.5)
+        busy(tidy)(work)
+
+
+def tidy(work: Work) -> None:
+    """Free segments."""
+    clean.run(work.store, spare=12)
+
+
+def reseal(work: Work) -> None:
+    """A camera and day is sealed anew, then the old keys are destroyed: what was there stays, by a new key."""
+    days = work.store.rows("select distinct camera, date(created, 'unixepoch') from object order by 2, 1")
+    if not days:
+        return
+    camera, when = work.rng.choice(days)
+    rows = work.store.rows(
+        "select id, key_id from object where camera = ? and date(created, 'unixepoch') = ?", (camera, when)
+    )
+    try:
+        clean.reseal(work.store, [r["id"] for r in rows])
+    except Unavailable as e:
+        if e.code != "disk_full":
+            raise
+        return
+    keys = sorted({r["key_id"] for r in rows})
+    work.store.seal.destroy(work.store, keys)
+    work.tell("destroyed", *keys)
+
+
+def erase_one(work: Work) -> None:
+    """Erasure of one sample with the picture around it: all else under its key is sealed anew."""
+    seen = [s for s in samples.recent(work.store, limit=50) if s.object is not None]
+    if not seen:
+        return
+    sample = work.rng.choice(seen)
+    keys = work.store.rows(
+        "select distinct key_id from object where id = ?1 or id = (select object from frame where camera = ?2 and id = ?3)",
+        (sample.object, sample.camera, sample.frame),
+    )
+    work.tell("taking", 2)
+    try:
+        erasure.now(work.store, erasure.What(samples=(sample.id,)), "ann")
+    except Unavailable as e:
+        if e.code != "disk_full":
+            raise
+        return
+    work.tell_gone()
+    work.tell("taken", 2)
+    work.tell("destroyed", *(k[0] for k in keys))
 
 
 def erase(work: Work) -> None:
@@ -147,9 +234,10 @@ def erase(work: Work) -> None:
         "select distinct key_id from object where camera = ? and date(created, 'unixepoch') = ?", (camera, when)
     )
     work.tell("erasing", camera, when)
-    objects.erase(work.store, camera, when, actor="ann")
+    erasure.now(work.store, erasure.What(camera=camera, first=when, last=when), "ann")
     work.tell_gone()
-    work.tell("erased", camera, when, *(k[0] for k in keys))
+    work.tell("erased", camera, when)
+    work.tell("destroyed", *(k[0] for k in keys))
     work.tell("audit", *audit.head(work.store))
 
 
@@ -184,9 +272,11 @@ PARTS: dict[str, Sequence[Callable[[Work], None]]] = {
     "ingest": (ingest, ingest),
     "catalogue": (ingest, label, release, label, release, label),
     "retention": (ingest, retain, busy(retain), next_day, ingest, retain),
-    "erasure": (ingest, next_day, ingest, erase, busy(erase), reopen),
+    "erasure": (ingest, erase_one, next_day, ingest, erase, busy(erase), busy(erase_one), reopen),
+    "recycle": (recycle, reseal, recycle),
+    "keys": (ingest, reseal, ingest, next_day, busy(reseal), erase, reopen, ingest),
     "all": (ingest, label, release, retain, next_day, ingest, busy(label), erase, release, busy(retain), reopen,
-            ingest, next_day, busy(erase), label),
+            ingest, next_day, busy(erase), tidy, label),
 }  # fmt: skip
 
 
@@ -197,6 +287,8 @@ def run(data_dir: Path, *, seed: int, part: str, frames_: int, tell: int) -> Non
     clock.at = max(clock.at, float(store.value("select max(received) from frame") or 0.0) + 1.0)
     work = Work(store, clock, seed, frames_, lambda line: _all(tell, line.encode()))
     work.tell("clock", clock.at)
+    work.tell_gone()
+    work.tell("begin")
     for step in PARTS[part]:
         step(work)
     work.store.close()
@@ -227,11 +319,30 @@ def _unsynced(kind: Callable[[int], bool]) -> None:
         setattr(os, name, lambda fd, real=real: None if kind(os.fstat(fd).st_mode) else real(fd))
 
 
+def _trusting() -> None:
+    recover._flush_again = lambda fd, found: None
+
+
 BROKEN: dict[str, Callable[[], None]] = {
-    "normal": _normal,  # the catalogue's commits are not synced
+    "normal": _normal,  # the catalogue's commits are not synced, and the harness leaves recovery out
     "data": lambda: _unsynced(stat.S_ISREG),  # pictures are not synced (SQLite syncs by itself)
+    "rebuild": lambda: None,  # the harness leaves recovery out
+    "reflush": _trusting,  # recovery takes what is in the page cache for what is on the disk
     "names": lambda: _unsynced(stat.S_ISDIR),  # files are renamed into place, the folder is not synced
 }
+UNRECOVERED = ("normal", "rebuild")  # what is read with a start that does not recover
+
+
+def _die(name: str, n: int) -> None:
+    """SIGKILL instead of the `n`-th call of a function of `os`, whichever thread calls it."""
+    real, left = getattr(os, name), itertools.count(1)
+
+    def call(*args: object, **options: object) -> object:
+        if next(left) == n:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **options)
+
+    setattr(os, name, call)
 
 
 def main() -> None:
@@ -242,9 +353,13 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=12, help="frames of each ingest")
     parser.add_argument("--tell", type=int, default=1, help="descriptor for the promises")
     parser.add_argument("--broken", choices=BROKEN)
+    parser.add_argument("--die", metavar="NAME:N", help="be killed instead of the N-th os.NAME")
     args = parser.parse_args()
     if args.broken:
         BROKEN[args.broken]()
+    if args.die:
+        name, _, n = args.die.partition(":")
+        _die(name, int(n))
     run(args.data_dir, seed=args.seed, part=args.part, frames_=args.frames, tell=args.tell)
 
 
