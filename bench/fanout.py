@@ -27,11 +27,12 @@ from typing import Any
 
 from bench import machine
 from edged import site
+from edged.box import Box
 from edged.broker import identity
 from edged.broker.mosquitto import render_acl, render_conf
 from edged.clock import SystemClock, iso, stopwatch
 from edged.config import check
-from edged.daemon import Box, box_rules
+from edged.daemon import box_rules
 from edged.privacy.picture import Scrubber as InChild
 from edged.privacy.scrub import Scrubbed, vouch
 from edged.privacy.talk import Request
@@ -150,7 +151,9 @@ class Place:
 
     def stretch(self, name: str, seconds: float) -> dict[str, float]:
         """Let the cameras send for so long; in all but an idle one they fetch models meanwhile, one after another."""
-        time.sleep(2.0)  # what the last one left
+        while self.link.backlog():  # what the last one left
+            time.sleep(0.1)
+        time.sleep(2.0)
         self.box._fanout = self.fanouts[name]
         wanted: list[int] = []
         if name != "idle":

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.5
 TURN_S = 5.0  # after which no more messages are taken in one step
-TALK = Limits(frames_per_s=20.0, burst=200.0, bytes_per_s=1e6)  # of what is no frame, a camera
+TALK = Limits(frames_per_s=20.0, burst=200.0, bytes_per_s=1e6, others=1024)  # of what is no frame, a camera
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ class Box:
     def _watch_clock(self, now: float) -> None:
         code, text = self._clock_watch.step(now, self._clock.monotonic())
         if (code, text) != self._clock_told:
-            for old in ("clock_wrong", "clock_stepped"):
+            for old in (alarms.CLOCK_WRONG, alarms.CLOCK_STEPPED):
                 if old != code:
                     alarms.clear(self._store, old)
             if code and alarms.sound(self._store, code, text):
