@@ -3,7 +3,7 @@
 Guarantees: what `verify` and `fetch` return was signed by the roles of the root that the camera was enrolled with, is
 not expired, and is not older than anything this camera trusted before (python-tuf decides all of that; nothing here
 does). The time that expiry is reckoned from never goes below the latest time at which a refresh succeeded, so that a
-clock that fell back to 1970 makes nothing valid again. Does not guarantee: freshness beyond the timestamp's life.
+clock that fell back to 1970 makes nothing valid again; only a floor that a wrong clock set weeks ahead is left. Does not guarantee: freshness beyond the timestamp's life.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from edged import durable
 from edged.errors import Misconfigured, Refused, Unavailable
 
 MAX_FILE = 1024 * 1024
+BUILT = 1_767_225_600.0  # 2026-01-01: a clock before this is wrong
+FAR_S = 21 * 86400.0  # more than twice the life of a timestamp
 MAX_FILES = 300  # roots accumulate; the rest is a handful
 
 _META, _TARGET = "mqtt://meta/", "mqtt://target/"
@@ -98,12 +100,12 @@ class Trust:
         fetcher = _Source(inbox.files)
         with _renamed():
             session = Updater(str(self.folder), _META, str(self.folder), _TARGET, fetcher, bootstrap=self.root)
-            floor = max(self._now(), self._floor())
+            at = self._time()
             # ngclient reads the machine's clock once; ours is injected, and has a floor.
-            session._trusted_set.reference_time = datetime.fromtimestamp(floor, UTC)
+            session._trusted_set.reference_time = datetime.fromtimestamp(at, UTC)
             session.refresh()
             target = session.get_targetinfo(path)
-        self._set_floor(floor)
+        self._set_floor(at)
         if target is None:
             raise Refused(f"the site's keys do not vouch for {path}", code="untrusted")
         return Vouched(target, session, fetcher)
@@ -115,15 +117,25 @@ class Trust:
             path = vouched.session.download_target(vouched.target, str(Path(scratch) / "target"))
             return Path(path).read_bytes()
 
+    def _time(self) -> float:
+        """The clock's time, never below the floor; but a floor that is FAR ahead was made by a wrong clock.
+
+        Believing a clock so far behind the floor lets nothing old in: what was valid then was signed before what is
+        trusted now, so its version is lower, and versions only grow.
+        """
+        now, floor = self._now(), self._floor()
+        return now if now >= BUILT and floor - now > FAR_S else max(now, floor)
+
     def _floor(self) -> float:
         try:
             return float((self.folder / "time-floor").read_text())
         except (FileNotFoundError, ValueError):
             return 0.0
 
-    def _set_floor(self, floor: float) -> None:
-        if floor > self._floor() + 3600:  # an hour's grain spares the flash
-            durable.write(self.folder / "time-floor", b"%d\n" % int(floor))
+    def _set_floor(self, at: float) -> None:
+        floor = self._floor()
+        if at > floor + 3600 or at < floor:  # an hour's grain spares the flash
+            durable.write(self.folder / "time-floor", b"%d\n" % int(at))
 
 
 def check_root(root: bytes, source: str = "root.json") -> None:

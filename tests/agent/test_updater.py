@@ -161,6 +161,23 @@ def test_a_clock_that_falls_back_makes_nothing_valid_again(site, make):
     assert "expired" in site.box.last.detail
 
 
+def test_when_the_clocks_of_box_and_camera_were_far_ahead_and_are_right_again_updates_go_on(site, make):
+    site.start()
+    began = site.clock.t
+    site.clock.t = began + 300 * 86400
+    site.install(1)
+    site.clock.t = began
+    site.install(2)
+    site.clock.t = began - 86400  # from now on the floor is there again
+    third = site.box.release(3, make.classifier(3))
+    site.clock.t = began + 6.5 * 86400
+    site.box.offer(third)
+    site.until(lambda: site.box.over("job-3"))
+    assert site.box.last.status == "REJECTED"
+    assert "expired" in site.box.last.detail
+    assert site.agent.active.slot.release == 2
+
+
 def test_older_metadata_than_was_trusted_before_is_rejected(site, make):
     site.start()
     desired = site.box.release(1, make.classifier(1))
