@@ -413,6 +413,7 @@ def _prepare(conn: sqlite3.Connection, readonly: bool) -> None:
         if conn.execute("pragma journal_mode").fetchone()[0] != "wal":
             conn.execute("pragma journal_mode = wal")
         conn.execute("pragma synchronous = full")
+        conn.execute("pragma temp_store = memory")  # a savepoint's journal is no business of the disk
         conn.execute("pragma secure_delete = on")  # a destroyed key leaves no copy in a free page
         schema.migrate(conn)
     conn.execute("pragma foreign_keys = on")
