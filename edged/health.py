@@ -53,7 +53,7 @@ KNOWN: Mapping[str, tuple[Word, str]] = {
     "frames_missing": ("degraded", "see the cameras' spools and disks: numbers of frames are missing"),
     "retention_held": ("degraded", "see that the clock is right, then let it run: `edged data`"),
     "catalogue_rebuilt": ("degraded", "a damaged copy was kept in the data directory; look at the disk"),
-    "keyring_copy": ("degraded", "put the second copy of the keyring back in place"),
+    "keyring_copy": ("degraded", "`edged doctor` says which copy; put it back in place"),
 }  # fmt: skip
 
 

@@ -15,20 +15,23 @@ from edged.errors import EXIT_FOUND_BAD, EXIT_UNREACHABLE
 @verb
 def status(context: Context) -> None:
     """One sentence and the facts behind it. Exit 5 when the daemon is away."""
+    from edged import health
     from edged.clock import SystemClock, iso
     from edged.site import daemon_runs
     from edged.storage import leaks, views
-    from edged.web.verdict import sentence
+    from edged.web.verdict import judge
     from edged.web.words import count
 
     at = SystemClock().now()
     with context.store(readonly=True) as store:
-        verdict, cameras = sentence(views.now(store, at)), views.cameras(store, at)
+        box, cameras = health.judge(health.look(store, at)), views.cameras(store, at)
+        verdict = judge(views.now(store, at), None, box.reasons).sentence
         privacy = leaks.measure(store)
     alive = daemon_runs(context.config().data_dir)
     if not alive:
         verdict = f"The daemon does not run. Last known: {verdict}"
-    lines = [
+    lines = [f"{r.severity}: {r.text}" + (f" ({r.hint})" if r.hint else "") for r in box.reasons]
+    lines += [
         f"{c.id:20} {('online' if c.online else 'offline') if alive else 'unknown':8} release {c.release or '-'},"
         f" last seen {iso(c.last_seen)}"
         + (f", {count(c.missing.frames, 'frame')} missing since {iso(c.missing.since)}" if c.missing else "")
@@ -59,7 +62,9 @@ def status(context: Context) -> None:
         ],
         "unjudged": privacy.unjudged,
     }
-    document = {"verdict": verdict, "daemon": alive, "cameras": facts, "privacy": hidden, "at": iso(at)}
+    document = {
+        "verdict": verdict, "daemon": alive, "health": box.document(), "cameras": facts, "privacy": hidden, "at": iso(at),
+    }  # fmt: skip
     context.out(document, "\n".join([verdict, *lines]))
     if not alive:
         sys.exit(EXIT_UNREACHABLE)

@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 
 from edged.errors import Refused
-from edged.storage import audit, clean, objects, requests
+from edged.storage import audit, clean, counters, objects, requests
 from edged.storage.store import Store
 
 VERB = "erase"
@@ -193,6 +193,7 @@ def run(store: Store, request_id: int, progress: Progress = lambda _: None) -> E
             "left": state["left"],
         }
         audit.append(store, row["author"], VERB, what.subject, detail | ({"ids": what.digest} if what.single else {}))
+        counters.bump(store, "erased_objects", done.objects)
         store.execute("delete from doomed_key where request = ?", (request_id,))
         kept = what if not what.single else What(drop_labels=what.drop_labels)
         store.execute(

@@ -3,7 +3,7 @@
     every second    what was asked for: erasures, "the clock is right"
     every 10 s      the reserve of disk space (reserve.py); is there a segment left to write to?
     every minute    retention, then room in segments (clean.py); at once when there is none left
-    every hour      data keys that seal nothing any more, rows of long ago, the forecast
+    every hour      data keys that seal nothing any more, the copies of the keyring, rows of long ago, the forecast
 
 Guarantees: an erasure that was asked for is finished, if need be by the next process; no step holds the store's lock for
 longer than a batch, so that frames come in meanwhile. Does not guarantee when: one thing is done after the other.
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from edged.clock import day
 from edged.errors import Corrupt, Refused, Unavailable
-from edged.storage import alarms, clean, erasure, forecast, gauges, pruning, requests, reserve, retention
+from edged.storage import alarms, clean, counters, erasure, forecast, gauges, pruning, requests, reserve, retention
 from edged.storage.ageing import DAY, Ageing
 from edged.storage.store import Store
 
@@ -92,6 +92,7 @@ class Upkeep:
         done = retention.run(self._store, rules, self._ageing)
         self._held = done.held
         if done.objects:
+            counters.bump_all(self._store, {"retention_objects": done.objects, "retention_bytes": done.bytes})
             log.info("retention took %d pictures, %d bytes%s", done.objects, done.bytes, ", and goes on" * done.more)
         if done.held:
             text = (
@@ -123,7 +124,12 @@ class Upkeep:
         now = self._clock.now()
         if self._store.has_key:
             self._store.seal.destroy_unused(self._store, day(now - DAY))
-        if not self._held and not alarms.stands(self._store, "clock_wrong"):
+            troubles = self._store.seal.trouble(self._store)
+            if not troubles:
+                alarms.clear(self._store, alarms.KEYRING)
+            elif alarms.sound(self._store, alarms.KEYRING, text := "; ".join(t.text for t in troubles)[:400]):
+                log.error("keyring: %s", text)
+        if not self._held and not alarms.stands(self._store, alarms.CLOCK_WRONG):
             pruning.run(self._store, now, self._rules.row_age_s, self._rules.row_bytes)
         with suppress(Unavailable):
             disk = forecast.of(self._store, self._rules.retention, now)[0]

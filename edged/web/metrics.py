@@ -55,6 +55,9 @@ TOTALS: Mapping[str, tuple[str, str]] = {
     "sync_bytes": ("edged_sync_bytes", "bytes that left the premises"),
     "journal:records": ("edged_journal_records", "answers that were written to segments"),
     "journal:flushes": ("edged_journal_flushes", "flushes they took: records over flushes is the group size"),
+    "retention_objects": ("edged_retention_objects", "pictures and crops that retention removed"),
+    "retention_bytes": ("edged_retention_bytes", "bytes of them"),
+    "erased_objects": ("edged_erased_objects", "pictures and crops that were erased"),
     "beats": ("edged_watchdog_beats", "beats that came through the whole pipe"),
     "renewals": ("edged_watchdog_reconnects", "connections hung up on since nothing came back"),
     "bug": ("edged_bugs", "errors that edged did not expect; each stands in the log"),
@@ -79,7 +82,7 @@ class Figures(Collector):
         yield InfoMetricFamily("edged_build", "what runs here", {"version": __version__})
         yield from self._cameras(at)
         yield from _ingest(totals)
-        yield from self._kept(totals)
+        yield from self._kept()
         yield from self._loop(totals)
         yield from _privacy(store, totals)
         yield from _daemon(totals, measured)
@@ -101,7 +104,7 @@ class Figures(Collector):
                 last.add_metric([r["id"]], r["last_frame"])
         yield from (up, last, missing)
 
-    def _kept(self, totals: Mapping[str, int]) -> Iterable[Metric]:
+    def _kept(self) -> Iterable[Metric]:
         store = self._store
         of = ("camera",)
         held = store.rows("select camera, objects, bytes from holding order by camera")
@@ -120,8 +123,6 @@ class Figures(Collector):
         for state in ("open", "full", "free"):
             segments.add_metric([state], counted.get(state, 0))
         yield segments
-        yield _total(totals, "edged_retention_objects", "pictures and crops that retention removed", "retention", "why")
-        yield _total(totals, "edged_erased_objects", "pictures and crops that were erased", "erased", "scope")
 
     def _loop(self, totals: Mapping[str, int]) -> Iterable[Metric]:
         store = self._store
@@ -218,7 +219,7 @@ def _daemon(totals: Mapping[str, int], measured: Mapping[str, Gauge]) -> Iterabl
     cpu = totals.get("daemon_cpu_ms", 0) / 1000
     yield CounterMetricFamily("edged_daemon_cpu_seconds", "CPU that the daemon used, without its children", cpu)
     for name, (metric, what) in DAEMON.items():
-        if name in measured:
+        if name in measured and (measured[name].value or name != "full_in_days"):
             yield GaugeMetricFamily(metric, what, value=measured[name].value)
     if written := measured.get("daemon_threads"):
         what = "when the daemon wrote its figures last; old = it does not run"
