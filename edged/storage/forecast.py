@@ -42,7 +42,8 @@ class Forecast:
             return "not before age takes as much as comes in"
         if self.days == 0:
             return "full: the oldest goes for the newest"
-        span = f"{self.days:.0f} days" if self.days >= 2 else f"{self.days * 24:.0f} hours"
+        hours = round(self.days * 24)
+        span = f"{self.days:.0f} days" if self.days >= 2 else "an hour" if hours <= 1 else f"{hours} hours"
         return f"full in {span}" + (" (the disk, not the limit)" if self.first == "disk" else "")
 
 

@@ -23,7 +23,8 @@ from edged import health
 from edged.clock import Clock, iso
 from edged.errors import EdgedError, Refused, Unavailable
 from edged.privacy import sizes
-from edged.storage import frames, leaks, requests, samples, views
+from edged.storage import forecast, frames, leaks, requests, samples, views
+from edged.storage.retention import Rules
 from edged.storage.store import Store
 from edged.web import masks, metrics, plot, words
 from edged.web.questions import Questions, Queues
@@ -55,11 +56,12 @@ def create_app(
     secret: str | bytes,
     hosts: Sequence[str],
     fixed: masks.Fixed = MappingProxyType({}),
+    limits: Rules | None = None,
     with_metrics: bool = True,
 ) -> Flask:
     """The page of one site. `names` are what people call the cameras, `gate` the limits to show ("max_loss" 0..1),
-    `fixed` the masks that the configuration sets, `hosts` the names, without port, that a request may be addressed to,
-    `secret` signs the session cookie.
+    `fixed` the masks that the configuration sets, `limits` what retention goes by, `hosts` the names, without port, that a
+    request may be addressed to, `secret` signs the session cookie.
     """
     app = Flask(__name__)
     app.config.update(
@@ -84,7 +86,8 @@ def create_app(
         if section == "now":
             known = views.now(store, now)
             found = health.judge(health.look(store, now)).reasons
-            return {"now": now, "facts": known, "verdict": judge(known, names, found)}
+            stored = forecast.of(store, limits, now) if limits is not None else []
+            return {"now": now, "facts": known, "verdict": judge(known, names, found), "stored": stored}
         if section == "cameras":
             heard = views.cameras(store, now)
             silent = [camera for camera in names if camera not in {c.id for c in heard}]

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from edged.storage import Store, cameras, cycles, gaps, requests
+from edged.storage.retention import Rules
 from edged.web import words
 from edged.web.authority import AUTHORITY, GRANTED
 
@@ -190,3 +191,13 @@ def test_the_page_needs_no_pixels_and_no_tensors():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_page_says_how_much_is_stored_and_when_it_is_full(make_app, store):
+    app = make_app(limits=Rules(10**9, 86400.0))
+    assert "Pictures take" not in app.test_client().get("/now").text
+    for camera, size in (("north", 600_000_000), ("south", 5_000_000)):
+        store.execute("insert into holding values (?, 3, ?)", (camera, size))
+        store.execute("insert into intake values (?, ?, ?)", (camera, int(store.clock.now() // 3600) - 1, size))
+    text = app.test_client().get("/now").text
+    assert "Pictures take 605.0 MB of 1.0 GB: full in an hour. North gate 600.0 MB; South gate 5.0 MB." in text
