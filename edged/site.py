@@ -143,7 +143,10 @@ def key_place(config: Config, file: Path | None = None) -> sitekey.Place:
 def keyring_copies(config: Config) -> tuple[Path, Path]:
     """Where both copies of the data keys are."""
     copy = config.storage.keyring_copy
-    return copies_of(config.data_dir, Path(copy) if copy else None)
+    first, second = copies_of(config.data_dir, Path(copy) if copy else None)
+    if first.resolve() == second.resolve():
+        raise Misconfigured(f"storage.keyring_copy names {first}, which is the first copy", hint="name another disk")
+    return first, second
 
 
 def open_store(

@@ -14,12 +14,11 @@ regions at 30 frames/s are 13 million a day.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import secrets
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +28,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from edged.errors import Corrupt, Misconfigured, Unavailable
-from edged.storage import keyring
+from edged.storage import blobs, keyring
 from edged.storage.keyring import Keyring, Trouble
 from edged.storage.sheet import Key, Ring
 from edged.storage.sitekey import KEY_BYTES, make_key, read_key
@@ -45,7 +44,6 @@ _NONCE = 12
 _TAG = 16
 OVERHEAD = len(_MAGIC) + _NONCE + _TAG
 _CATALOGUE = "catalogue"  # the row of `mark` that counts starts
-_BLOBS_LEFT = "blobs_left"  # and the one that stands while moved keys may still be in the WAL or in old pages
 
 log = logging.getLogger(__name__)
 
@@ -101,10 +99,10 @@ class Seal:
             return
         if not self.ring.there():
             self._require_new(store)
-            self._require_own_blobs(store)
+            blobs.require_own(store, self._site_key)
             self.ring.create()
         self.ring.update(lambda ring: ring)  # makes the copies equal
-        self._take_blobs(store)
+        blobs.take(store, self.ring, self._site_key)
         if accept_catalogue:
             self.accept_catalogue(store)
         self._require_newest(store)
@@ -341,53 +339,6 @@ class Seal:
                 f"the keyring is gone: neither {self.ring.copies[0]} nor {self.ring.copies[1]} is there",
                 code="keyring_lost", hint=keyring.LOST,
             )  # fmt: skip
-
-    # Up to schema version 3 the keys lay in the catalogue, each wrapped by the site key.
-
-    def _require_own_blobs(self, store: Store) -> None:
-        blobs = [bytes(r[0]) for r in store.rows("select wrapped from data_key where wrapped is not null")]
-        if blobs and not any(blob[:8] == self._mark_1() for blob in blobs):
-            raise Misconfigured(
-                "this store was sealed with another site key", code="wrong_key", hint="check storage.key_file"
-            )
-
-    def _take_blobs(self, store: Store) -> None:
-        """Move wrapped keys from the catalogue to the keyring; they are gone from the former once both copies have them."""
-        rows = store.rows("select id, camera, day, created, wrapped from data_key where wrapped is not null")
-        opened: dict[str, Key] = {}
-        for row in rows:
-            try:
-                key = self._unwrap_1(bytes(row["wrapped"]), row["id"], row["camera"], row["day"])
-            except InvalidTag:
-                log.error("data key %s in the catalogue is damaged: what it sealed is lost", row["id"])
-                continue
-            opened[row["id"]] = Key(row["id"], row["camera"], row["day"], 1, row["created"], key)
-        if opened:
-            self._move(store, opened)
-        if store.value("select 1 from mark where name = ?", (_BLOBS_LEFT,)) is not None:
-            busy = store.value("pragma wal_checkpoint(truncate)")
-            if not busy:  # else a reader holds the old pages: the next opening tries again
-                store.execute("delete from mark where name = ?", (_BLOBS_LEFT,))
-
-    def _move(self, store: Store, opened: Mapping[str, Key]) -> None:
-        def with_them(ring: Ring) -> Ring:
-            missing = tuple(k for k in opened.values() if ring.get(k.id) is None)
-            return msgspec.structs.replace(ring, keys=(*ring.keys, *missing)) if missing else ring
-
-        self.ring.update(with_them)
-        with store.transaction():
-            store.execute_many("update data_key set wrapped = null where id = ?", [(i,) for i in opened])
-            store.execute("insert into mark (name, value) values (?, 1) on conflict do nothing", (_BLOBS_LEFT,))
-        log.warning("%d data keys moved from the catalogue to the keyring", len(opened))
-
-    def _mark_1(self) -> bytes:
-        return hashlib.sha256(b"edged site key\0" + self._site_key).digest()[:8]
-
-    def _unwrap_1(self, wrapped: bytes, key_id: str, camera: str, day: str) -> bytes:
-        if wrapped[:8] != self._mark_1() or len(wrapped) != 8 + _NONCE + 32 + _TAG:
-            raise InvalidTag
-        nonce, sealed = wrapped[8 : 8 + _NONCE], wrapped[8 + _NONCE :]
-        return AESGCM(self._site_key).decrypt(nonce, sealed, _aad("edged data key 1", key_id, camera, day))
 
 
 def seal(key: DataKey, content: bytes, *, id: str, camera: str, kind: str) -> bytes:

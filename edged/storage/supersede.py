@@ -2,13 +2,15 @@
 
 Guarantees: a reader finds the old file or the new one, whole, also after a power cut (edged.durable). When `write`
 returns, the blocks of the old file were overwritten with zeros and synced; what a crash kept from being overwritten,
-`sweep` overwrites later. Does not guarantee that: on flash (its controller writes elsewhere), on file systems that copy
-on write (btrfs, ZFS) or journal data, nor for a file with a second hard link, which is somebody's copy and is left alone.
+`sweep` overwrites later (but on a file system without hard links, such as FAT). A symbolic link is followed. Does not
+guarantee that: on flash (its controller writes elsewhere), on file systems that copy on write (btrfs, ZFS) or journal
+data, nor for a file with a second hard link, which is somebody's copy and is left alone.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from edged import durable
@@ -19,15 +21,24 @@ def write(path: Path, data: bytes) -> None:
 
     One writer at a time: hold a lock.
     """
+    path = path.resolve()
     old = _old(path)
     discard(old)
+    unlinked = -1
     try:
         os.link(path, old)
     except FileNotFoundError:
         pass
-    except OSError:  # no hard links here (FAT): the old blocks stay until they are used again
-        pass
-    durable.write(path, data, mode=0o600)
+    except OSError:  # no hard links here: what is open keeps its blocks until it is closed
+        with suppress(FileNotFoundError):
+            unlinked = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        durable.write(path, data, mode=0o600)
+        if unlinked >= 0:
+            _zero(unlinked)
+    finally:
+        if unlinked >= 0:
+            os.close(unlinked)
     discard(old)
 
 
@@ -38,10 +49,8 @@ def discard(path: Path) -> None:
     except FileNotFoundError:
         return
     try:
-        found = os.fstat(fd)
-        if found.st_nlink == 1:
-            os.pwrite(fd, bytes(found.st_size), 0)
-            os.fsync(fd)
+        if os.fstat(fd).st_nlink == 1:
+            _zero(fd)
     finally:
         os.close(fd)
     os.unlink(path)
@@ -49,8 +58,14 @@ def discard(path: Path) -> None:
 
 def sweep(path: Path) -> None:
     """Overwrite and remove what a crash of `write` to `path` left beside it. Hold the writers' lock. Raises OSError."""
+    path = path.resolve()
     for left in (_old(path), *path.parent.glob(f".{path.name}.*.tmp")):  # the temporaries of durable.write
         discard(left)
+
+
+def _zero(fd: int) -> None:
+    os.pwrite(fd, bytes(os.fstat(fd).st_size), 0)
+    os.fsync(fd)
 
 
 def _old(path: Path) -> Path:

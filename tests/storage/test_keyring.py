@@ -304,9 +304,43 @@ def test_without_hard_links_a_file_is_replaced_all_the_same(tmp_path, monkeypatc
     monkeypatch.setattr(os, "link", link)
     path = tmp_path / "a"
     for content in (b"one", b"two"):
+        held = os.open(path, os.O_RDONLY) if path.exists() else -1
         supersede.write(path, content)
         assert path.read_bytes() == content
+    assert os.pread(held, 10, 0) == bytes(3)
+    os.close(held)
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_symbolic_link_is_followed_and_its_target_is_what_is_replaced(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere" / "a", tmp_path / "a"
+    target.write_bytes(b"one")
+    link.symlink_to(target)
+    supersede.write(link, b"two")
+    supersede.sweep(link)
+    assert link.is_symlink()
+    assert target.read_bytes() == b"two"
+    assert [p.name for p in target.parent.iterdir()] == ["a"]
+
+
+def test_a_build_that_writes_in_place_is_caught(made, copies, monkeypatch):
+    """The negative control of the deaths above."""
+
+    def in_place(path, data):
+        with open(path, "wb", buffering=0) as file:
+            os.write(file.fileno(), data[:200])
+            os.write(file.fileno(), data[200:])
+
+    def act():
+        monkeypatch.setattr(supersede, "write", in_place)
+        Keyring(SITE, copies).update(plus(key(9)))
+
+    halves = 0
+    for _ in steps_of(act):
+        halves += sum(c.state == "damaged" for c in keyring.look(copies, sheet.SiteKey(SITE)))
+        Keyring(SITE, copies).update(minus(f"{9:016x}"))
+    assert halves
 
 
 # -- a disk that fails

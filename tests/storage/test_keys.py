@@ -1,5 +1,6 @@
 """Keyring and catalogue together: an older one put back, one lost, a store of version 3, death at every step."""
 
+import hashlib
 import secrets
 import shutil
 import sqlite3
@@ -237,6 +238,31 @@ def test_killed_at_every_step_of_a_destruction_it_is_whole_or_not_begun(data_dir
     assert 0 < whole < n
 
 
+def test_a_build_that_destroys_the_key_before_its_row_is_caught(data_dir, open_store, site_key, monkeypatch):
+    """The negative control: a death in between leaves a row that counts on a key which is gone."""
+
+    def wrong(self, store, key_ids):
+        self._drop(frozenset(key_ids))
+        with store.transaction():
+            self.condemn(store, key_ids)
+
+    with open_store() as store:
+        doomed = store.seal.fresh(store, "gate", DAY).id
+
+    def act():
+        monkeypatch.setattr(seal.Seal, "destroy", wrong)
+        with Store.open(data_dir, clock=StillClock(), site_key=site_key) as store:
+            store.seal.destroy(store, [doomed])
+
+    lost = 0
+    for _ in steps_of(act):
+        with open_store() as store:
+            lost += "key_lost" in codes(store)
+            store.seal.condemn(store, store.seal.lost(store))
+            doomed = store.seal.fresh(store, "gate", DAY).id
+    assert lost
+
+
 # -- a store of version 3: each key lay in the catalogue, wrapped by the site key
 
 
@@ -252,7 +278,7 @@ def version_3(data_dir, site_key, clock):
     conn.executemany('insert into "_sqlite_migrations" values (?, ?, ?)',
                      [("edged", name, "2026-11-01") for name in list(schema.STEPS)[:3]])  # fmt: skip
     conn.execute("pragma user_version = 3")
-    site, mark = AESGCM(site_key), seal.hashlib.sha256(b"edged site key\0" + site_key).digest()[:8]
+    site, mark = AESGCM(site_key), hashlib.sha256(b"edged site key\0" + site_key).digest()[:8]
     made = {}
     for n in range(6):
         key_id, key, nonce = f"{n:016x}", secrets.token_bytes(32), secrets.token_bytes(12)

@@ -111,6 +111,31 @@ def test_two_swapped_objects_do_not_open(store, add, edit):
         assert e.value.code == "bad_seal"
 
 
+def test_no_object_of_a_store_opens_in_the_place_of_another_nor_from_where_it_lay_before(store, add, clock):
+    """Threat 26 on the whole store: every ordered pair, the bytes at one row's place read under the other's name."""
+    for n, (camera, later) in enumerate(itertools.product(("gate", "yard"), (0, 86400))):
+        clock.at += later
+        add(store, n, camera=camera, regions=2)
+    rows = store.rows("select id, segment, place, size, sha256, key_id from object order by id")
+    pairs = refused = 0
+    for mine, theirs in itertools.permutations(rows, 2):
+        for columns in ("segment, place, size, sha256", "segment, place, size, sha256, key_id"):
+            values = [theirs[c] for c in columns.split(", ")]
+            place = ", ".join(f"{c} = ?" for c in columns.split(", "))
+            store.execute(f"update object set {place} where id = ?", (*values, mine["id"]))
+            pairs += 1
+            with pytest.raises(Corrupt):
+                objects.read(store, mine["id"])
+            refused += 1
+        store.execute(
+            "update object set segment = ?, place = ?, size = ?, sha256 = ?, key_id = ? where id = ?",
+            (mine["segment"], mine["place"], mine["size"], mine["sha256"], mine["key_id"], mine["id"]),
+        )
+    assert pairs == refused == 2 * 12 * 11
+    assert all(objects.read(store, r["id"]) for r in rows)  # the control
+    print(f"{refused} of {pairs} refused")
+
+
 def test_a_row_that_points_to_another_cameras_object_does_not_open(store, add):
     add(store, 1, camera="gate", regions=1)
     add(store, 1, camera="yard", regions=1)
