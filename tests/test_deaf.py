@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,14 +12,18 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edged import site as sites
 from edged.broker import identity
 from edged.broker.acl import Acl
+from edged.broker.mosquitto import render_acl, render_conf
 from edged.broker.server import BrokerThread
 from edged.clock import SystemClock
+from edged.storage import counters
+from edged.storage.store import Store
 from edged.wire import topics
 from edged.wire.link import Endpoint
 from edged.wire.paho import PahoLink
@@ -80,10 +85,25 @@ class Systemd:
         self._socket.close()
 
 
+def embedded(site: Path, port: int) -> BrokerThread:
+    made = BrokerThread(Acl(SITE), port=port, tls=identity.paths(site / "keys", "server"))
+    made.start()
+    return made
+
+
 class Daemon:
     def __init__(
-        self, folder: Path, fault: str, *how: str, every: float, patience: float, loop: float, deadline: float
+        self,
+        folder: Path,
+        fault: str,
+        *how: str,
+        every: float,
+        patience: float,
+        loop: float,
+        deadline: float,
+        broker: Any,
     ):
+        self._make_broker = broker
         clock = SystemClock()
         self.folder = folder / "site"
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -103,9 +123,7 @@ class Daemon:
         assert self.systemd.is_fed(2, 10), self.said()
 
     def start_broker(self) -> None:
-        keys = self.folder / "keys"
-        self.broker = BrokerThread(Acl(SITE), port=self.port, tls=identity.paths(keys, "server"))
-        self.broker.start()
+        self.broker = self._make_broker(self.folder, self.port)
 
     def breaks(self) -> None:
         self.process.send_signal(signal.SIGUSR1)
@@ -148,8 +166,9 @@ class Daemon:
 def start(tmp_path):
     started = []
 
-    def make(fault, *how, every=0.5, patience=4.0, loop=10.0, deadline=4.0):
-        started.append(Daemon(tmp_path, fault, *how, every=every, patience=patience, loop=loop, deadline=deadline))
+    def make(fault, *how, every=0.5, patience=4.0, loop=10.0, deadline=4.0, broker=embedded):
+        timing = {"every": every, "patience": patience, "loop": loop, "deadline": deadline}
+        started.append(Daemon(tmp_path, fault, *how, **timing, broker=broker))
         return started[-1]
 
     yield make
@@ -205,6 +224,48 @@ def test_a_broker_that_is_away_restarts_nothing(start):
     assert daemon.systemd.is_fed(10, 30), daemon.said()
     daemon.start_broker()
     assert daemon.systemd.is_fed(5, 30), daemon.said()
+    assert daemon.process.poll() is None
+
+
+class Mosquitto:
+    """The broker of production, with the two files that edged writes for it."""
+
+    def __init__(self, site: Path, port: int) -> None:
+        binary = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+        if binary is None:
+            pytest.skip("mosquitto is not installed")
+        acl, conf = site / "acl", site / "mosquitto.conf"
+        acl.write_text(render_acl(SITE))
+        acl.chmod(0o600)
+        tls = identity.paths(site / "keys", "server")
+        # root: mosquitto would otherwise become another user before it reads the key of this test
+        conf.write_text(render_conf(host="127.0.0.1", port=port, tls=tls, acl_file=acl, data_dir=site, user="root"))
+        self.process = subprocess.Popen([binary, "-c", str(conf)], stderr=subprocess.DEVNULL)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.mark.mosquitto
+def test_mosquitto_hands_back_what_the_box_sends_itself(start):
+    daemon = start("nothing", "quick", broker=Mosquitto)
+    with Store.open(daemon.folder, clock=SystemClock(), site_key=None, readonly=True) as store:
+        while not counters.get(store, "beats"):
+            assert daemon.systemd.is_fed(1, 30), daemon.said()
+    assert daemon.systemd.is_fed(5, 30), daemon.said()
+    assert "connecting anew" not in daemon.said()
+
+
+@pytest.mark.mosquitto
+def test_a_broker_that_hangs_with_its_connections_open_restarts_nothing(start):
+    daemon = start("nothing", "quick", broker=Mosquitto)
+    assert daemon.systemd.is_fed(3, 30)
+    daemon.broker.process.send_signal(signal.SIGSTOP)
+    assert daemon.systemd.is_fed(20, 60), daemon.said()
+    assert "connecting anew" in daemon.said()
+    daemon.broker.process.send_signal(signal.SIGCONT)
+    assert daemon.systemd.is_fed(5, 60), daemon.said()
     assert daemon.process.poll() is None
 
 

@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from edged.errors import Unavailable
-from edged.storage import alarms, check, clean, erasure, frames, gauges, recover, requests, retention, upkeep
+from edged.storage import alarms, check, clean, counters, erasure, frames, gauges, recover, requests, retention, upkeep
+from edged.storage.keyring import Trouble
 from tests.storage.conftest import StandIn, noise
 
 DAY = 86400.0
@@ -104,3 +105,29 @@ def test_it_waits_when_the_store_is_busy_and_stops_with_it(store, keep, monkeypa
     monkeypatch.setattr(work, "step", once)
     work.forever(stop, heard.append, every_s=0.0)
     assert [str(e) for e in heard] == ["a bug"]
+
+
+def test_what_retention_took_is_counted_for_ever(store, add, keep, clock):
+    add(store, 1)
+    clock.at += 0.5 * DAY
+    work = keep(max_age_s=0.3 * DAY)
+    work.step()
+    taken = counters.get(store, "retention_objects")
+    assert taken == 3
+    assert counters.get(store, "retention_bytes") > taken
+    add(store, 2)
+    clock.at += 0.5 * DAY
+    work.step()
+    assert counters.get(store, "retention_objects") == 2 * taken
+
+
+def test_keys_in_trouble_are_an_alarm_until_they_are_well(store, keep, clock, monkeypatch):
+    work = keep()
+    found = [Trouble("keyring_copy_missing", "/media/keyring is missing")]
+    monkeypatch.setattr(type(store.seal), "trouble", lambda *_: found)
+    work.step()
+    assert [(a.code, a.text) for a in alarms.standing(store)] == [("keyring_copy", "/media/keyring is missing")]
+    found.clear()
+    clock.at += 3601
+    work.step()
+    assert alarms.standing(store) == []
