@@ -21,7 +21,7 @@ from edged import durable
 from edged.clock import Clock, SystemClock
 from edged.config import PLANTED, Config, size
 from edged.errors import Misconfigured, Refused, Unavailable
-from edged.storage import audit, backup, repair, restore, retention, sitekey, upkeep
+from edged.storage import audit, copies, repair, restore, retention, salvage, sitekey, upkeep
 from edged.storage import place as disk_place
 from edged.storage.ageing import DAY
 from edged.storage.keyring import copies_of
@@ -181,19 +181,19 @@ def open_store(
     return store
 
 
-def mend_store(config: Config, clock: Clock) -> repair.Rebuilt | None:
+def mend_store(config: Config, clock: Clock) -> salvage.Rebuilt | None:
     """Before the daemon opens its store: finish a restore, make a damaged catalogue anew; None if nothing was wrong."""
     disk_place.require(config.data_dir, allow_network=config.storage.allow_network)
     restore.finish(config.data_dir)
     return repair.start(config.data_dir, partial(open_store, config, key=True), clock)
 
 
-def daily_copy(config: Config, clock: Clock) -> backup.Daily | None:
+def daily_copy(config: Config, clock: Clock) -> copies.Daily | None:
     """The box's own daily copy of its catalogue; None if it is switched off."""
     at = config.schedule.backup.removeprefix("daily ")
     if not at:
         return None
-    return backup.Daily(config.data_dir, clock, at, config.storage.keep_backups, size(config.storage.min_free))
+    return copies.Daily(config.data_dir, clock, at, config.storage.keep_backups, size(config.storage.min_free))
 
 
 def upkeep_rules(config: Config) -> upkeep.Rules:

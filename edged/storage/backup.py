@@ -23,14 +23,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import logging
 import os
 import re
 import shutil
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,23 +36,18 @@ import msgspec
 from msgspec import Struct
 
 from edged import __version__, durable
-from edged.clock import Clock, day, iso
-from edged.errors import Corrupt, EdgedError, Misconfigured, Refused, Unavailable
-from edged.storage import disk, schema, segment
-from edged.storage.store import CATALOGUE, explained
-
-log = logging.getLogger(__name__)
+from edged.clock import Clock, iso
+from edged.errors import Corrupt, Misconfigured, Refused, Unavailable
+from edged.storage import copies, disk, schema, segment
+from edged.storage.store import CATALOGUE
 
 FORMAT = 1
 MARK = "edged-backup.json"
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
 KEEP_DAYS = 7
-OWN = "backups"  # the box's own copies of the catalogue, under data_dir
-KEEP_OWN = 3
 ROUNDS = 4  # a store that cleans all the time may need a second or third look
 _BLOCK = 1 << 20
-_STEP_PAGES = 512  # 2 MB between two looks at the clock
 _STAMP = re.compile(r"\d{8}T\d{6}Z")
 
 Progress = Callable[[str, float], None]  # what is being done; share done, 0..1
@@ -138,7 +131,7 @@ def run(
     data_dir = data_dir.absolute()
     if dest == data_dir or data_dir in dest.parents or dest in data_dir.parents:
         raise Refused(f"{dest} and the store {data_dir} lie in each other", code="bad_destination")
-    with _alone(data_dir), _disk(dest):
+    with _alone(data_dir), disk.explained(dest):
         _claim(dest, site)
         for left in [*dest.glob(f"*{PARTIAL}")]:
             shutil.rmtree(left)
@@ -152,7 +145,10 @@ def run(
         for _ in range(ROUNDS):
             (partial / CATALOGUE).unlink(missing_ok=True)
             progress("catalogue", 0)
-            catalogue = copy_catalogue(data_dir / CATALOGUE, partial / CATALOGUE, lambda s: progress("catalogue", s))
+            catalogue = Kept(
+                CATALOGUE,
+                *copies.copy(data_dir / CATALOGUE, partial / CATALOGUE, lambda s: progress("catalogue", s)),
+            )
             wanted, starts, version = _contents(partial / CATALOGUE)
             _require_room(dest, sum(n for *_, n in wanted) - sum(s.bytes for s in before.values()))
             segments: list[Part] = []
@@ -220,7 +216,7 @@ def verify(source: Path, which: str = "", progress: Progress = lambda *_: None) 
         done += size
         progress("verify", done / (manifest.total or 1))
     if not found:
-        with closing(_open(folder / CATALOGUE)) as conn:
+        with closing(copies.opened(folder / CATALOGUE)) as conn:
             try:
                 said = conn.execute("pragma integrity_check(1)").fetchone()[0]
             except sqlite3.DatabaseError as e:
@@ -240,100 +236,6 @@ def places(source: Path, folder: Path, m: Manifest) -> list[tuple[Path, int, str
     ]
 
 
-def copy_catalogue(source: Path, target: Path, progress: Callable[[float], None] = lambda _: None) -> Kept:
-    """A copy of the catalogue as it is at one moment, durable, in one file. Writers go on: it reads one WAL snapshot.
-
-    Raises Corrupt when the source is damaged, Unavailable for a full disk.
-    """
-    os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    with explained(source), closing(_open(source)) as live, closing(sqlite3.connect(target)) as copy:
-        live.execute("begin")  # held over all steps: else every commit of another process would start it again
-        live.execute("select count(*) from sqlite_schema").fetchone()
-        copy.execute("pragma synchronous = off")  # synced once, below
-        live.backup(copy, pages=_STEP_PAGES, progress=lambda _, left, total: progress(1 - left / total if total else 1))
-        copy.execute("pragma journal_mode = delete")  # a copy on a read-only medium must open without a -shm
-        wrong = copy.execute("pragma quick_check(1)").fetchone()[0]
-    if wrong != "ok":
-        target.unlink()
-        raise Corrupt(f"{source} is damaged, nothing was backed up: {wrong}", hint="restart edged: it repairs itself")
-    fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-        with os.fdopen(os.dup(fd), "rb") as f:
-            sha256 = hashlib.file_digest(f, "sha256").hexdigest()
-    finally:
-        os.close(fd)
-    return Kept(CATALOGUE, target.stat().st_size, sha256)
-
-
-# the box's own copies
-
-
-def due(data_dir: Path, now: float, at: str) -> bool:
-    """Whether today's own copy is to be made: it is `at` (HH:MM, UTC) or later, and there is none yet."""
-    return iso(now)[11:16] >= at and not own(data_dir, now).exists()
-
-
-def own(data_dir: Path, now: float) -> Path:
-    return data_dir / OWN / f"edged-{day(now)}.db"
-
-
-def daily(data_dir: Path, clock: Clock, *, keep: int = KEEP_OWN, min_free: int = 0) -> Path:
-    """Make today's copy of the catalogue on the box itself, from which a damaged one is repaired; keep the newest ones."""
-    target = own(data_dir, clock.now())
-    folder = target.parent
-    disk.make_dir(folder)
-    size = (data_dir / CATALOGUE).stat().st_size
-    disk.require_space(data_dir, size, min_free)
-    temp = folder / f"{disk.TEMP}{target.name}"
-    temp.unlink(missing_ok=True)
-    try:
-        with _disk(target):
-            copy_catalogue(data_dir / CATALOGUE, temp)
-            os.rename(temp, target)
-            durable.sync_folder(folder)
-    except EdgedError:
-        temp.unlink(missing_ok=True)
-        raise
-    for old in sorted(folder.glob("edged-????-??-??.db"), reverse=True)[keep:]:
-        old.unlink()
-    return target
-
-
-def own_bytes(data_dir: Path) -> int:
-    """What the box's own copies take of its disk."""
-    total = 0
-    with suppress(FileNotFoundError):
-        for path in (data_dir / OWN).iterdir():
-            with suppress(FileNotFoundError):
-                total += path.stat().st_size
-    return total
-
-
-class Daily:
-    """Makes the box's own copy once a day, at `at` (HH:MM, UTC) or as soon after as it runs; tries again in an hour."""
-
-    def __init__(self, data_dir: Path, clock: Clock, at: str, keep: int, min_free: int) -> None:
-        self._data_dir, self._clock, self._at, self._keep, self._min_free = data_dir, clock, at, keep, min_free
-        self._not_before = 0.0
-
-    def forever(self, stop: threading.Event, every_s: float = 30.0) -> None:
-        while not stop.wait(every_s):
-            self.step()
-
-    def step(self) -> Path | None:
-        """The copy, if one was due and was made. Raises nothing: the daemon goes on without one."""
-        now = self._clock.monotonic()
-        if now < self._not_before or not due(self._data_dir, self._clock.now(), self._at):
-            return None
-        try:
-            return daily(self._data_dir, self._clock, keep=self._keep, min_free=self._min_free)
-        except EdgedError as e:
-            log.warning("no daily copy of the catalogue: %s", e)
-            self._not_before = now + 3600
-            return None
-
-
 # the parts
 
 
@@ -348,14 +250,6 @@ def _alone(data_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-@contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as e:
-        raise disk.renamed(e, Path(e.filename) if e.filename else path) from e
 
 
 def _claim(dest: Path, site: str) -> None:
@@ -405,7 +299,7 @@ def _inside(name: str) -> bool:
 
 def _contents(catalogue: Path) -> tuple[list[tuple[int, int, int]], int, int]:
     """(number, generation, bytes) of each segment it counts on; how often the site was started; schema version."""
-    with closing(_open(catalogue)) as conn:
+    with closing(copies.opened(catalogue)) as conn:
         rows = conn.execute(
             "select number, generation, recorded from segment where state <> 'free' and recorded > 0 order by number"
         ).fetchall()
@@ -515,7 +409,3 @@ def _sync(folder: Path) -> None:
     except OSError as e:
         if e.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):  # some network file systems cannot
             raise
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10, isolation_level=None)

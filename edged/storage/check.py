@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from sqlite3 import Row
 
 from edged.errors import Corrupt, EdgedError, Refused
-from edged.storage import audit, frames, journal, masks, models, objects, repair, seal, segment, snapshots
+from edged.storage import audit, copies, frames, journal, masks, models, objects, seal, segment, snapshots
 from edged.storage.store import Store
 
 Progress = Callable[[float], None]  # share done, 0..1
@@ -274,8 +274,8 @@ def _masks(store: Store) -> Iterator[Finding]:
 
 
 def _copies(store: Store) -> Iterator[Finding]:
-    for path in repair.copies(store.data_dir)[:1]:
-        if not repair.sound(path):
+    for path in copies.all(store.data_dir)[:1]:
+        if not copies.sound(path):
             yield Finding(
                 "copy_damaged", path.name, f"{path}, from which a damaged catalogue is repaired, is damaged itself"
             )

@@ -11,7 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from edged.durable import sync_folder
@@ -94,6 +95,15 @@ def require_space(folder: Path, size: int, reserve: int) -> None:
         found = os.statvfs(folder)
         if found.f_bavail * found.f_frsize - size < reserve:
             raise Unavailable("disk full", code="disk_full", hint="free space, or lower storage.max_bytes")
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Rename an operating system error about `path`, or the file that it names, into edged's families."""
+    try:
+        yield
+    except OSError as e:
+        raise renamed(e, Path(e.filename) if e.filename else path) from e
 
 
 def renamed(e: OSError, path: Path) -> EdgedError:

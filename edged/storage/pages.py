@@ -1,6 +1,5 @@
 """Rows out of a damaged SQLite file and its WAL, page by page, without SQLite: it stops at what it cannot trust, this
-goes on behind it. After https://www.sqlite.org/fileformat2.html (sections 1.6 "B-tree Pages", 2.1 "Record Format",
-4 "The Write-Ahead Log").
+goes on behind it. After https://www.sqlite.org/fileformat2.html (sections 1.6 "B-tree Pages", 2.1 "Record Format").
 
 Guarantees: on a sound file of our own schema it finds exactly the rows that SQLite finds; on a damaged one every row
 whose cell and record still parse and fit their table, wherever in the file, also where roots, the header or the way to
@@ -16,13 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edged.storage import wal
+from edged.storage.wal import PAGE_BYTES
+
 Value = int | float | str | bytes | None
 Row = tuple[Value, ...]
 
-PAGE_BYTES = 4096  # SQLite's default, and ours
 _MAX_PAYLOAD = 1 << 30
-_WAL_MAGIC = {0x377F0682: "<", 0x377F0683: ">"}
-_WAL_HEAD, _FRAME_HEAD = 32, 24
 _TABLE_LEAF, _TABLE_INNER, _INDEX_LEAF, _INDEX_INNER = 0x0D, 0x05, 0x0A, 0x02
 
 
@@ -90,91 +89,31 @@ def tables_of(conn: sqlite3.Connection) -> dict[str, Table]:
     return found
 
 
-@dataclass(frozen=True)
-class Wal:
-    """What a WAL holds. `frames`: (page, offset of its image) of whole frames that were committed, in order, those
-    behind a broken one too; `broken`: frames between or before them that are not whole; `cut`: how many of `frames`
-    SQLite would apply.
-    """
-
-    frames: tuple[tuple[int, int], ...]
-    broken: int
-    cut: int
-
-
-def read_wal(raw: bytes) -> Wal:
-    """Walk a WAL. SQLite ends at the first frame that is not whole; this goes on, since each frame names the checksum
-    that the next one continues.
-    """
-    if len(raw) < _WAL_HEAD + _FRAME_HEAD:
-        return Wal((), 0, 0)
-    magic, _, size, _, salt_1, salt_2, sum_1, sum_2 = struct.unpack_from(">8I", raw)
-    order = _WAL_MAGIC.get(magic)
-    whole_head = order is not None and size == PAGE_BYTES and _checksum(raw[:24], order, (0, 0)) == (sum_1, sum_2)
-    order = order or "<"
-    salts: tuple[int, int] | None = (salt_1, salt_2) if whole_head else None
-    before: tuple[int, int] | None = (sum_1, sum_2) if whole_head else None
-    sound: list[tuple[int, int]] = []
-    pending: list[tuple[int, int]] = []
-    cut: int | None = None
-    broken = broken_pending = 0
-    offset = _WAL_HEAD
-    while offset + _FRAME_HEAD + PAGE_BYTES <= len(raw):
-        page, commit, s_1, s_2, c_1, c_2 = struct.unpack_from(">6I", raw, offset)
-        image = offset + _FRAME_HEAD
-        ok = (
-            before is not None
-            and page > 0
-            and salts in (None, (s_1, s_2))
-            and _checksum(raw[image : image + PAGE_BYTES], order, _checksum(raw[offset : offset + 8], order, before))
-            == (c_1, c_2)
-        )
-        if ok:
-            salts = (s_1, s_2)
-            pending.append((page, image))
-            if commit:
-                sound += pending
-                broken += broken_pending
-                pending, broken_pending = [], 0
-        else:
-            if salts is not None and (s_1, s_2) != salts and broken_pending > 8:
-                break  # frames of an earlier round of the file
-            if cut is None:
-                cut = len(sound)
-            broken_pending += 1
-        before = (c_1, c_2)
-        offset = image + PAGE_BYTES
-    return Wal(tuple(sound), broken, len(sound) if cut is None else cut)
-
-
-def _checksum(data: bytes, order: str, seed: tuple[int, int]) -> tuple[int, int]:
-    one, two = seed
-    words = struct.unpack(f"{order}{len(data) // 4}I", data)
-    for x, y in zip(words[::2], words[1::2], strict=True):
-        one = (one + x + two) & 0xFFFFFFFF
-        two = (two + y + one) & 0xFFFFFFFF
-    return one, two
-
-
 @dataclass
 class Found:
-    """`rows` of each table by key; `damaged`: pages that a table or an index lacks, or that do not parse whole."""
+    """`rows` of each table by key; `damaged`: pages that a table or an index lacks, or that do not parse whole; `whole`:
+    tables of which nothing is damaged.
+    """
 
     rows: dict[str, dict[Row, Row]] = field(default_factory=dict)
     damaged: set[int] = field(default_factory=set)
+    whole: set[str] = field(default_factory=set)
     pages: int = 0
     wal_broken: int = 0
 
 
-def read(path: Path, tables: Mapping[str, Table], *, append_only: frozenset[str] = frozenset()) -> Found:
+def read(
+    path: Path, tables: Mapping[str, Table], *, append_only: frozenset[str] = frozenset(),
+    unless_whole: frozenset[str] = frozenset(),
+) -> Found:  # fmt: skip
     """Every row that can be read of the database at `path` with its `-wal`. Rows of tables in `append_only` are also
     taken from older images of a page in WAL and file: they are never deleted, so the union is what there was; of two
-    versions of a row the later one is taken.
+    versions of a row the later one is taken. Of tables in `unless_whole` only if something of the table is damaged.
     """
     main = path.read_bytes()
     wal_path = path.with_name(path.name + "-wal")
     log = wal_path.read_bytes() if wal_path.exists() else b""
-    return _Reader(main, log, tables).all(append_only)
+    return _Reader(main, log, tables).all(append_only, unless_whole)
 
 
 _SCHEMA = Table(
@@ -188,15 +127,16 @@ _SCHEMA = Table(
 class _Reader:
     def __init__(self, main: bytes, log: bytes, tables: Mapping[str, Table]) -> None:
         self._main, self._log, self._tables = main, log, tables
-        self._wal = read_wal(log)
+        self._wal = wal.read(log)
         self._images: dict[int, list[int]] = {}
+        self._reached: set[str] = set()  # tables whose every page was found
         for page, place in self._wal.frames:
             self._images.setdefault(page, []).append(place)
         reserved = main[20] if len(main) >= 100 and main[:15] == b"SQLite format 3" else 0
         self._usable = PAGE_BYTES - (reserved if reserved <= 64 else 0)
         self.count = max([len(main) // PAGE_BYTES, *self._images])
 
-    def all(self, append_only: frozenset[str]) -> Found:
+    def all(self, append_only: frozenset[str], unless_whole: frozenset[str]) -> Found:
         found = Found({name: {} for name in self._tables}, pages=self.count, wal_broken=self._wal.broken)
         owner, seen = self._owners(found.damaged)
         for page in range(1, self.count + 1):
@@ -204,6 +144,11 @@ class _Reader:
                 guessed = self._guess(page)
                 if guessed is not None:
                     owner[page] = {guessed}
+        broken: set[str] = set(self._tables) if self._wal.broken else set()
+        for page, names in owner.items():
+            broken |= {n for n in names if not self._rows(self.newest(page), page, self._tables[n])[1]}
+        found.whole = self._reached - broken
+        append_only -= unless_whole & found.whole
         images: list[tuple[bool, int, int, Table, bytes]] = []
         for page, table in ((p, self._tables[n]) for p in sorted(owner) for n in owner[p]):
             versions = self.versions(page)
@@ -258,9 +203,13 @@ class _Reader:
                     continue
                 table = self._tables.get(str(name)) if kind == "table" else None
                 index = kind == "index" or (table is not None and table.without_rowid)
-                for page in self._walk(root, index, seen, damaged):
+                missing: set[int] = set()
+                for page in self._walk(root, index, seen, missing):
                     if table is not None:
                         owner.setdefault(page, set()).add(table.name)
+                if table is not None and not missing:
+                    self._reached.add(table.name)
+                damaged |= missing
         return owner, seen
 
     def _is_schema(self, page: int) -> bool:

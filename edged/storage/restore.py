@@ -15,17 +15,18 @@ pictures and labels since then, the keys.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from edged.clock import Clock, iso
 from edged.durable import sync_folder, write
 from edged.errors import Corrupt, Misconfigured, Refused, Unavailable
-from edged.storage import audit, backup, check, disk, keyring, objects, recover, repair
+from edged.storage import audit, backup, check, copies, disk, keyring, objects, recover, repair
 from edged.storage.backup import Manifest, Progress
 from edged.storage.sheet import SiteKey
 from edged.storage.store import CATALOGUE, Store
@@ -123,9 +124,7 @@ def _in_use(data_dir: Path) -> bool:
     path = data_dir / CATALOGUE
     if not path.exists() or path.stat().st_size == 0 or repair.look(data_dir) is not None:
         return False
-    from contextlib import closing
-
-    with closing(backup._open(path)) as conn:
+    with closing(copies.opened(path)) as conn:
         return any(
             conn.execute(f"select 1 from {t} limit 1").fetchone() for t in ("frame", "label", "release", "snapshot")
         )
@@ -215,8 +214,6 @@ _OTHER = "`edged db backup --list DEST` names the others; `edged db restore SRC 
 
 def _newer_metadata(here: Path, there: Path) -> bool:
     """Cameras refuse signed metadata older than what they saw: what the box has and is newer stays."""
-    import json
-
     versions = []
     for folder in (here, there):
         try:

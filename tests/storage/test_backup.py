@@ -17,6 +17,7 @@ from edged.storage import (
     backup,
     check,
     clean,
+    copies,
     erasure,
     labels,
     models,
@@ -502,32 +503,32 @@ def test_signed_metadata_that_the_box_has_newer_stays(opener, add, data_dir, bac
 def test_the_own_copy_is_made_once_a_day_at_its_time_and_three_are_kept(opener, add, data_dir, clock):
     with opener() as store:
         fill(store, add, n=3)
-    copies = backup.Daily(data_dir, clock, "03:30", 3, 0)
+    own = copies.Daily(data_dir, clock, "03:30", 3, 0)
     made = 0
     for _ in range(24 * 5):
-        made += copies.step() is not None
+        made += own.step() is not None
         clock.at += 3600
     assert made == 6  # at once on the first day, since its time had passed, and after 03:30 of five more
     names = sorted(p.name for p in (data_dir / "backups").iterdir())
     assert names == ["edged-2026-11-24.db", "edged-2026-11-25.db", "edged-2026-11-26.db"]
-    assert backup.own_bytes(data_dir) > 0
-    assert all(repair.sound(p) for p in repair.copies(data_dir))
+    assert copies.used(data_dir) > 0
+    assert all(copies.sound(p) for p in copies.all(data_dir))
 
 
 def test_an_own_copy_that_would_eat_the_reserve_is_not_made_and_tried_again_later(opener, add, data_dir, clock):
     with opener() as store:
         add(store, 1)
-    copies = backup.Daily(data_dir, clock, "00:00", 3, 2**62)
-    assert copies.step() is None
+    own = copies.Daily(data_dir, clock, "00:00", 3, 2**62)
+    assert own.step() is None
     assert list((data_dir / "backups").iterdir()) == []
-    copies = backup.Daily(data_dir, clock, "00:00", 3, 0)
-    assert copies.step() is not None
+    own = copies.Daily(data_dir, clock, "00:00", 3, 0)
+    assert own.step() is not None
 
 
 def test_an_own_copy_holds_no_key_and_no_picture(opener, add, data_dir, clock, site_key):
     with opener() as store:
         fill(store, add, n=3)
         keys = [k.key for k in store.seal.ring.ring().keys]
-    raw = backup.daily(data_dir, clock).read_bytes()
+    raw = copies.make(data_dir, clock).read_bytes()
     assert not any(k in raw for k in (site_key, *keys))
     assert b"JFIF" not in raw

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from edged.storage import backup, candidates, check, cycles, journal, masks, models, segment, snapshots
+from edged.storage import candidates, check, copies, cycles, journal, masks, models, segment, snapshots
 from edged.storage.snapshots import Body
 
 EMPTY: Body = {"classes": [], "train": [], "tune": [], "holdout": [], "holdout_ratio": 0.2, "block_s": 1, "seed": 1}
@@ -210,7 +210,7 @@ def test_a_mask_that_cannot_be_burned_in_is_found(store):
 
 def test_a_damaged_daily_copy_is_found_before_it_is_needed(store, add, clock, data_dir):
     add(store, 1)
-    path = backup.daily(data_dir, clock)
+    path = copies.make(data_dir, clock)
     assert codes(store) == []
     overwrite(path, 0, bytes(100))
     assert codes(store) == ["copy_damaged"]

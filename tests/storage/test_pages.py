@@ -9,9 +9,9 @@ from contextlib import closing
 
 import pytest
 
-from edged.storage import pages, schema
+from edged.storage import pages, schema, wal
 
-PAGE = pages.PAGE_BYTES
+PAGE = wal.PAGE_BYTES
 KEPT = frozenset({"label", "audit", "candidate", "release"})
 
 
@@ -195,9 +195,9 @@ def test_what_stands_in_the_wal_behind_a_damaged_frame_is_found(tmp_path, tables
     path = tmp_path / "b.db"
     path.write_bytes(main)
     (tmp_path / "b.db-wal").write_bytes(log)
-    wal = pages.read_wal(bytes(log))
-    assert wal.cut <= frame < len(wal.frames)
-    assert wal.broken == 2 - (seed + 1) % 2  # one that has lost its head cannot vouch for the next
+    walked = wal.read(bytes(log))
+    assert walked.cut <= frame < len(walked.frames)
+    assert walked.broken == 2 - (seed + 1) % 2  # one that has lost its head cannot vouch for the next
     got = found(path, tables)[1]
     with closing(sqlite3.connect(path)) as control:
         cut = {name: set(control.execute(f"select * from {name}")) for name in KEPT}

@@ -17,14 +17,16 @@ from edged.storage import (
     Store,
     alarms,
     audit,
-    backup,
     candidates,
     check,
+    copies,
     cycles,
+    erasure,
     frames,
     labels,
     pages,
     repair,
+    salvage,
     schema,
     snapshots,
 )
@@ -111,7 +113,7 @@ def test_a_catalogue_that_is_as_good_as_lost_comes_back_from_segments_and_the_da
 ):
     with opener() as store:
         before = fill(store, add)
-        backup.daily(store.data_dir, clock)
+        copies.make(store.data_dir, clock)
         pictures = {i: frames.last_picture(store, "gate") for i in [0]}
         frame_rows, sample_rows = rows_of(store, "frame"), rows_of(store, "sample")
     path = data_dir / "edged.db"
@@ -174,7 +176,7 @@ def spoil(data_dir, rng, seed):
     return what
 
 
-SEEDS = int(os.environ.get("EDGED_DAMAGES", "40"))
+SEEDS = int(os.environ.get("EDGED_DAMAGES", "20"))
 
 
 def test_whatever_is_damaged_the_start_goes_on_and_no_readable_label_is_lost(
@@ -197,7 +199,7 @@ def test_whatever_is_damaged_the_start_goes_on_and_no_readable_label_is_lost(
         shutil.copytree(whole, data_dir)
         what = spoil(data_dir, rng, seed)
         readable = pages.read(
-            data_dir / "edged.db", {"label": repair._tables()["label"]}, append_only=repair.APPEND_ONLY
+            data_dir / "edged.db", {"label": salvage.tables()["label"]}, append_only=salvage.APPEND_ONLY
         )
         rebuilt, store = start()
         with store:
@@ -341,6 +343,24 @@ def test_labels_whose_sample_is_nowhere_are_kept_beside_and_told(opener, add, da
         (file,) = data_dir.glob("edged.db.leftover-*")
         assert json.loads(file.read_text())["sample"] == "gate:boot-3:0"
         assert oct(file.stat().st_mode & 0o777) == "0o600"
+
+
+def test_labels_that_an_erasure_dropped_do_not_come_back_with_another_tables_damage(
+    opener, add, data_dir, start, clock
+):
+    with opener() as store:
+        before = fill(store, add, 10)
+        copies.make(data_dir, clock)
+        erasure.now(store, erasure.What(samples=("gate:boot-3:0",), drop_labels=True), "anna")
+        root = store.value("select rootpage from sqlite_schema where name = 'alarm'")
+    with (data_dir / "edged.db").open("r+b") as f:
+        f.seek((root - 1) * PAGE)
+        f.write(b"\xff" * PAGE)
+    rebuilt, store = start()
+    with store:
+        assert rebuilt.lost == {}
+        assert rebuilt.bad_pages
+        assert {r[1] for r in before["label"]} - {r[1] for r in kept(store)["label"]} == {"gate:boot-3:0"}
 
 
 def test_a_disk_that_does_not_answer_is_not_taken_for_damage(opener, add, data_dir, monkeypatch):
