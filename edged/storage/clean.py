@@ -113,6 +113,7 @@ def reseal(store: Store, object_ids: Collection[str], progress: Progress = lambd
                     copied += sum(store.journal.append_all(drafts))
                     drafts.clear()
         copied += sum(store.journal.append_all(drafts))
+        free_empty(store)  # a full store has no other room for the next
         progress((i + 1) / len(numbers))
     return copied
 

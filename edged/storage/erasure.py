@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from edged.errors import Refused
+from edged.errors import Refused, Unavailable
 from edged.storage import audit, clean, counters, objects, requests
 from edged.storage.store import Store
 
@@ -158,7 +158,10 @@ def run(store: Store, request_id: int, progress: Progress = lambda _: None) -> E
     if row["done"] is not None:
         return msgspec.convert(json.loads(row["result"]), Erased)
     store.seal  # noqa: B018  (without the site key nothing can be sealed anew)
-    what = msgspec.convert(json.loads(row["args"]), What)
+    try:
+        what = msgspec.convert(json.loads(row["args"]), What)
+    except msgspec.ValidationError as e:
+        raise Refused(f"request {request_id} is no erasure: {e}", code="bad_request") from e
     state: dict[str, Any] = json.loads(row["result"]) if row["result"] else _forget(store, request_id, what)
     keys = set(state["keys"])
     resealed = 0
@@ -175,14 +178,19 @@ def run(store: Store, request_id: int, progress: Progress = lambda _: None) -> E
 
     for _ in range(ROUNDS):
         left = [i for k in shared for i in _column(store, _OF_KEY, k)]
-        resealed += clean.reseal(store, left, tell) if left else 0
+        try:
+            resealed += clean.reseal(store, left, tell) if left else 0
+        except Unavailable as e:
+            if e.code != "disk_full" or not clean.run(store).freed:
+                raise
+            continue
         with store.transaction():
             if not any(store.value("select 1 from object where key_id = ?", (k,)) for k in shared):
                 # Durable here is durable for the new places, too: they stand in the log before this.
                 store.seal.condemn(store, shared)
                 break
     else:
-        raise Refused("more comes in under the keys than can be sealed anew", code="too_busy")
+        raise Unavailable("more comes in under the keys than can be sealed anew", code="busy")
     store.seal.destroy(store, sorted(keys | set(shared)))
     done = Erased(state["objects"], state["bytes"], len(keys) + len(shared), resealed, tuple(state["models"]))
     store.rows("pragma wal_checkpoint(truncate)")  # rows that named what was erased do not stay behind in the WAL
@@ -218,6 +226,8 @@ def standing(store: Store, request_id: int) -> tuple[float, Erased | None]:
     row = store.row("select result, done from request where id = ? and verb = ?", (request_id, VERB))
     if row is None:
         raise Refused(f"there is no erasure {request_id}", code="not_found")
+    if row["done"] is not None and not row["result"].startswith("{"):
+        raise Refused(row["result"], code="refused")
     if row["done"] is not None:
         return 1.0, msgspec.convert(json.loads(row["result"]), Erased)
     return (float(json.loads(row["result"]).get("progress", 0)) if row["result"] else 0.0), None

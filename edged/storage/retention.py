@@ -148,7 +148,7 @@ class _Run:
         excess = math.ceil(size - limit * self._rules.low_water)
         excess -= self._take(self._doubles(camera), excess)
         for rank in range(worth.UNLABELLED, worth.KEPT + len(self._rules.keep_last)):
-            if excess > 0:
+            if excess > 0 and not self.more:  # else each rank would be looked for in the whole store in vain
                 excess -= self._take(self._of_rank(camera, rank), excess)
 
     def flush(self) -> None:
@@ -170,6 +170,8 @@ class _Run:
     def _take(self, views: Iterator[View], excess: int | None = None) -> int:
         """Choose until `excess` bytes, or all; returns how many bytes."""
         size = 0
+        if self.more:
+            return size
         known = {v.id for v in self._chosen}
         for v in views:
             if excess is not None and size >= excess:

@@ -26,6 +26,7 @@ from edged.storage.store import Store
 log = logging.getLogger(__name__)
 
 RESERVE_S, RETENTION_S, HOUR_S = 10.0, 60.0, 3600.0
+ASKED_S = 10.0  # between two attempts
 CONFIRM = "confirm-clock"
 
 
@@ -47,7 +48,7 @@ class Upkeep:
     def __init__(self, store: Store, rules: Rules) -> None:
         self._store, self._rules, self._clock = store, rules, store.clock
         self._ageing = Ageing(store)
-        self._next_reserve = self._next_retention = self._next_hour = 0.0
+        self._next_asked = self._next_reserve = self._next_retention = self._next_hour = 0.0
         self._held = 0.0
 
     def forever(self, stop: threading.Event, alarm: Callable[[BaseException], None], every_s: float = 1.0) -> None:
@@ -70,7 +71,14 @@ class Upkeep:
             reserve.step(self._store.data_dir, self._rules.reserve)
             if self._short():
                 self._next_retention = now
-        self._asked()
+        if now >= self._next_asked:
+            try:
+                self._asked()
+            except Unavailable as e:
+                log.warning("what was asked for waits: %s", e)
+                self._next_asked = now + ASKED_S
+                if e.code == "disk_full":
+                    self._next_retention = now
         if now >= self._next_retention:
             self._next_retention = now + RETENTION_S
             self._retain(self._rules.retention)
@@ -82,7 +90,11 @@ class Upkeep:
     def _asked(self) -> None:
         for asked in requests.pending(self._store):
             if asked.verb == erasure.VERB:
-                erasure.run(self._store, asked.id)
+                try:
+                    erasure.run(self._store, asked.id)
+                except Refused as e:
+                    log.error("erasure %d: %s", asked.id, e)
+                    requests.done(self._store, asked.id, str(e))
             elif asked.verb == CONFIRM:
                 self._ageing.confirm()
                 requests.done(self._store, asked.id, "confirmed")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 
 import pytest
 
@@ -24,8 +25,11 @@ from edged.storage import (
     samples,
     seal,
     snapshots,
+    upkeep,
 )
 from edged.storage.erasure import What
+from edged.storage.retention import Rules
+from tests.storage.conftest import StandIn, noise
 
 DAY = "2026-11-21"
 KEPT_OUT = shutil.ignore_patterns("keys", "keyring", ".keyring*")  # what a backup does not hold
@@ -327,3 +331,31 @@ def test_a_frame_that_comes_after_its_key_was_destroyed_is_asked_for_again(site,
             add(site, 50)
     add(site, 50)
     assert check.run(site) == []
+
+
+def test_a_full_store_seals_anew_in_what_room_there_is(open_store, frame):
+    """Each segment that was emptied is the room for the next."""
+    store = open_store(max_bytes=8 * 2**20)
+    recover.run(store)
+    n = 0
+    with suppress(Unavailable):
+        while True:
+            made = frame(n, regions=1)
+            frames.add(store, made, StandIn(noise(f"p{n}", 30_000), 8, 8, (noise(f"c{n}", 500),)))
+            n += 1
+    done = erasure.now(store, What(samples=("gate:boot-7:0",)), "anna")
+    assert (done.objects, done.keys) == (2, 1)
+    assert store.value("select count(*) from object") == 2 * n - 2
+    assert check.run(store) == []
+
+
+def test_a_request_that_is_no_erasure_is_answered_and_not_asked_for_ever(site):
+    bad = requests.add(site, erasure.VERB, {"camera": 7}, "anna")
+    gone = requests.add(site, erasure.VERB, {"samples": ["gate:boot-999:0"]}, "anna")
+    good = erasure.promise(site, What(camera="gate"), "anna")
+    upkeep.Upkeep(site, upkeep.Rules(Rules(1 << 40, 1e9), 1e9, reserve=0)).step()
+    assert requests.pending(site) == []
+    for asked in (bad, gone):
+        with pytest.raises(Refused):
+            erasure.standing(site, asked)
+    assert erasure.standing(site, good)[1].objects == 30
