@@ -27,6 +27,7 @@ from typing import Any
 
 from bench import machine
 from edged import site
+from edged.admit import Limits
 from edged.box import Box
 from edged.broker import identity
 from edged.broker.mosquitto import render_acl, render_conf
@@ -37,7 +38,7 @@ from edged.privacy.picture import Scrubber as InChild
 from edged.privacy.scrub import Scrubbed, vouch
 from edged.privacy.talk import Request
 from edged.publish import deliver, trust
-from edged.storage import models
+from edged.storage import models as model_files
 from edged.storage.seal import read_key
 from edged.storage.store import Store
 from edged.wire import messages, topics
@@ -52,6 +53,7 @@ PER_SECOND = 5.0
 FRAME_BYTES = 100_000
 MODEL_BYTES = 6 * 10**6  # the largest that the gate lets through
 MODELS = 64
+NEVER = 1e6
 W, H = 64, 48
 
 Models = Sequence[tuple[str, Sequence[str]]]  # SHA-256 of the file and of its chunks
@@ -81,7 +83,11 @@ def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 20.0
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
     broker = sys.argv[3] if len(sys.argv) > 3 else "embedded"
-    document = {"bench": "fanout", "machine": machine.describe(), "measured": run(seconds, rounds, broker)}
+    document: dict[str, Any] = {
+        "bench": "fanout",
+        "machine": machine.describe(),
+        "measured": run(seconds, rounds, broker),
+    }
     text = json.dumps(document, indent=2)
     print(text)
     results = Path(__file__).parent / "results"
@@ -111,33 +117,37 @@ def run(seconds: float = 20.0, rounds: int = 3, broker: str = "embedded") -> dic
 class Place:
     """Broker, box and cameras."""
 
-    def __init__(self, folder: Path, broker: str) -> None:
+    def __init__(
+        self, folder: Path, broker: str, *, extra: Sequence[str] = (), limits: Limits | None = None, models: int = MODELS
+    ) -> None:  # fmt: skip
         self.folder, clock = folder / "site", SystemClock()
-        site.create(self.folder, site.NewSite(SITE, ("a", "b"), CAMERAS), clock)
+        site.create(self.folder, site.NewSite(SITE, ("a", "b"), (*CAMERAS, *extra)), clock)
         keys = self.folder / "keys"
-        self.broker, port = {"embedded": embedded, "mosquitto": mosquitto}[broker](keys)
+        self.broker, self.port = {"embedded": embedded, "mosquitto": mosquitto}[broker](keys)
         config = check({"server": {"site": SITE, "data_dir": str(self.folder)}, "task": {"classes": ["a", "b"]},
                         "storage": {"min_free": 0}})  # fmt: skip
         self.store = Store.open(self.folder, clock=clock, site_key=read_key(keys / "storage.key"))
         repository = trust.Repository(self.folder / "tuf", keys / "tuf", clock)
-        self.link = PahoLink(Endpoint("127.0.0.1", port, "server", identity.paths(keys, "server")))
+        self.link = PahoLink(Endpoint("127.0.0.1", self.port, "server", identity.paths(keys, "server")))
         if not self.link.wait_connected(20):
             raise SystemExit(self.link.disconnect_reason)
         rules = box_rules(config)
         self.box = Box(self.link, self.store, repository, lambda f: self.workers.submit(f), rules, clock)
         ready: list[Any] = [Ready(scrubbed()), Ready(scrubbed())]
-        self.workers = Workers(self.store, ready, self.box.answer, self._alarm, cameras=CAMERAS, count=self.box.count)
+        self.workers = Workers(
+            self.store, ready, self.box.answer, self._alarm, limits, cameras=(*CAMERAS, *extra), count=self.box.count
+        )  # fmt: skip
         unpaced = Unpaced(deliver.Pacer(1e12, clock), clock)
         self.fanouts = {"idle": self.box._fanout, "paced": self.box._fanout, "unpaced": unpaced}
         digests = {}
-        for seed in range(MODELS):
+        for seed in range(models):
             data = random.Random(seed).randbytes(MODEL_BYTES)
-            digests[models.put_model(self.store, data)] = deliver.digests(data)
+            digests[model_files.put_model(self.store, data)] = deliver.digests(data)
         (Path(folder) / "digests.json").write_text(json.dumps(digests))
         self._stop = threading.Event()
         self._loop = threading.Thread(target=self._forever)
         self._loop.start()
-        command = [sys.executable, "-m", "bench.fanout", "camera", str(port), str(folder)]
+        command = [sys.executable, "-m", "bench.fanout", "camera", str(self.port), str(folder)]
         self.cameras = [
             subprocess.Popen([*command, camera], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             for camera in CAMERAS
@@ -166,7 +176,8 @@ class Place:
         took = stopwatch() - began
         return {
             "p50_ms": round(1000 * waits[len(waits) // 2], 1), "p99_ms": round(1000 * waits[int(len(waits) * 0.99)], 1),
-            "receipts": len(waits), "sent_mb_per_s": round((self._sent() - before) / took / 1e6, 2),
+            "receipts": sum(w < NEVER for w in waits), "sent": len(waits),
+            "sent_mb_per_s": round((self._sent() - before) / took / 1e6, 2),
         }  # fmt: skip
 
     def close(self) -> None:
@@ -234,20 +245,24 @@ def camera(port: int, folder: Path, name: str) -> None:
 
 
 def stretch(link: PahoLink, name: str, seq: int, seconds: float, wanted: Models) -> tuple[int, list[float]]:
-    body = os.urandom(FRAME_BYTES - 8)
+    body, boot = os.urandom(FRAME_BYTES - 8), str(os.getpid())
     fetch = Fetch(wanted, lambda want: link.publish(topics.cam(SITE, name, "model/want"), messages.encode(want)))
     began, waits = stopwatch(), []
     due = began + random.random() / PER_SECOND
-    under_way: dict[str, float] = {}
+    under_way: dict[str, tuple[int, float]] = {}  # id -> its number and when it went first
+    again: list[tuple[float, str]] = []  # when, id
     while (now := stopwatch()) < began + seconds or (under_way and now < began + seconds + 20):
-        if now >= due and now < began + seconds:
+        fresh = now >= due and now < began + seconds
+        if fresh:
             due += 1 / PER_SECOND
             seq += 1
-            header = FrameHeader(f"{os.getpid()}-{seq}", time.time(), seq, str(os.getpid()), W, H)
-            under_way[header.id] = now
-            link.publish(
-                topics.cam(SITE, name, "frame"), seq.to_bytes(8, "big") + body, properties=header.to_properties()
-            )
+            under_way[f"{boot}-{seq}"] = seq, now
+        late = [i for when, i in again if when <= now]
+        again = [(when, i) for when, i in again if when > now]
+        for frame_id in [*late, *([f"{boot}-{seq}"] if fresh else [])]:
+            n = under_way[frame_id][0]
+            header = FrameHeader(frame_id, time.time(), n, boot, W, H).to_properties()
+            link.publish(topics.cam(SITE, name, "frame"), n.to_bytes(8, "big") + body, properties=header)
         if now < began + seconds:
             fetch.step(now)
         message = link.receive(max(0.0, min(0.05, due - stopwatch())))
@@ -255,11 +270,13 @@ def stretch(link: PahoLink, name: str, seq: int, seconds: float, wanted: Models)
             continue
         if message.topic.endswith("/receipt"):
             receipt = messages.decode(message.payload, FrameReceipt)
-            if receipt.status == "stored" and receipt.id in under_way:
-                waits.append(stopwatch() - under_way.pop(receipt.id))
+            if receipt.status == "retry" and receipt.id in under_way:
+                again.append((stopwatch() + receipt.retry_after_s, receipt.id))
+            elif receipt.id in under_way:
+                waits.append(stopwatch() - under_way.pop(receipt.id)[1])
         else:
             fetch.got(message.topic.rpartition("/")[2], stopwatch())
-    return seq, waits
+    return seq, waits + [NEVER] * len(under_way)
 
 
 class Fetch:

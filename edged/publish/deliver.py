@@ -126,6 +126,7 @@ class Fanout:
     """
 
     POLL_S = 0.002  # how often to look whether a chunk was taken
+    REST_S = 1.0  # the longest rest: a cable that was cut for a minute is no slow cable
     CHECK_S = 60.0
 
     def __init__(self, pacer: Pacer, clock: Clock, backlog: Callable[[], int] = lambda: 0, rest: float = 4.0) -> None:
@@ -148,9 +149,9 @@ class Fanout:
 
     def due_in(self) -> float | None:
         """Seconds until there may be something to do, None = nothing was asked for."""
-        if not self._wants:
-            return None
-        return self.POLL_S if self._taken() is False else self._pacer.due_in()
+        if self._taken() is False:
+            return self.POLL_S
+        return self._pacer.due_in() if self._wants else None
 
     def send(self, publish: Callable[[str, bytes], None]) -> int:
         """The next chunk, if it is time; bytes sent. What `publish` (sha256, bytes) raises goes on: then nothing is
@@ -187,5 +188,5 @@ class Fanout:
         if self._backlog() >= size:
             return False
         self._out = None
-        self._pacer.rest(self._rest * (self._clock.monotonic() - since))
+        self._pacer.rest(min(self.REST_S, self._rest * (self._clock.monotonic() - since)))
         return True

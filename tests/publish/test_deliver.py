@@ -171,6 +171,33 @@ def test_a_broker_that_takes_nothing_gets_one_chunk(clock, large):
     assert len(cable.went) == 1
 
 
+def test_a_model_that_is_asked_for_much_later_need_not_wait_for_that(clock, large):
+    cable = Cable(clock, 0.01)
+    fanout = Fanout(Pacer(1e9, clock), clock, cable.backlog)
+    fanout.ask("a", Want(sha256_of(large), (0,)), large)
+    fanout.send(cable.publish)
+    assert fanout.send(cable.publish) == 0
+    clock.sleep(100)  # nobody looked meanwhile
+    fanout.ask("a", Want(sha256_of(large), (1,)), large)
+    assert fanout.due_in() <= Fanout.REST_S
+    clock.sleep(Fanout.REST_S)
+    assert fanout.send(cable.publish) == CHUNK_BYTES
+
+
+def test_the_last_chunk_is_watched_until_it_is_taken(clock, large):
+    cable = Cable(clock, 0.01)
+    fanout = Fanout(Pacer(1e9, clock), clock, cable.backlog)
+    fanout.ask("a", Want(sha256_of(large), (0,)), large)
+    fanout.send(cable.publish)
+    fanout.send(cable.publish)
+    assert fanout.due_in() == Fanout.POLL_S
+    clock.sleep(0.011)
+    fanout.due_in()
+    clock.sleep(100)
+    fanout.ask("a", Want(sha256_of(large), (1,)), large)
+    assert fanout.due_in() == 0
+
+
 def test_when_the_cable_is_cut_nothing_is_left_to_be_sent(clock, large):
     def cut(sha256, data):
         raise Unavailable("no connection")
