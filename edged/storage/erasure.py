@@ -177,7 +177,7 @@ def run(store: Store, request_id: int, progress: Progress = lambda _: None) -> E
             _note(store, request_id, {**state, "progress": round(share, 3)})
 
     for _ in range(ROUNDS):
-        left = [i for k in shared for i in _column(store, _OF_KEY, k)]
+        left = [i for k in shared for i in _column(store, _OF_LIVE_KEY, k)]
         try:
             resealed += clean.reseal(store, left, tell) if left else 0
         except Unavailable as e:
@@ -185,7 +185,7 @@ def run(store: Store, request_id: int, progress: Progress = lambda _: None) -> E
                 raise
             continue
         with store.transaction():
-            if not any(store.value("select 1 from object where key_id = ?", (k,)) for k in shared):
+            if not any(store.value(_OF_LIVE_KEY, (k,)) for k in shared):
                 # Durable here is durable for the new places, too: they stand in the log before this.
                 store.seal.condemn(store, shared)
                 break
@@ -343,6 +343,8 @@ def _left(store: Store, going: Sequence[str], samples: Sequence[str]) -> Iterato
 
 
 _OF_KEY = "select id from object where key_id = ?"
+# What stands under a key that was condemned goes with it: a second erasure that is under way has taken the whole key.
+_OF_LIVE_KEY = "select o.id from object o join data_key k on k.id = o.key_id where k.id = ? and k.destroyed is null"
 _SAMPLES = "select id from sample where object in ({})"
 _FRAMES = "select 1 from frame where object in ({})"
 _LABELLED = "select distinct sample from label where source = 'human' and undone is null and sample in ({})"

@@ -296,6 +296,30 @@ def test_a_promised_erasure_is_finished_after_a_death_at_any_step(
     assert erasure.run(again, asked) == done  # and once is enough
 
 
+@pytest.mark.parametrize("first", ["a sample", "its day"])
+def test_two_erasures_that_died_and_share_a_key_are_both_finished(site, open_store, monkeypatch, first):
+    whats = [What(samples=("gate:boot-0:0",)), What(camera="gate", first=DAY, last=DAY)]
+    gone = sealed_on(site, "gate", DAY)
+
+    def die(*_args, **_kwargs):
+        raise Died
+
+    real = erasure._forget
+    for what in whats if first == "a sample" else whats[::-1]:
+        with monkeypatch.context() as patch:
+            patch.setattr(erasure, "_forget", lambda *args: (real(*args), die()))
+            with pytest.raises(Died):
+                erasure.now(site, what, "anna")
+    site.close()
+    again = open_store()
+    recover.run(again)
+    for asked in requests.pending(again):
+        erasure.run(again, asked.id)
+    assert requests.pending(again) == []
+    assert not gone & {r["id"] for r in all_rows(again)}
+    assert check.run(again) == []
+
+
 def test_the_request_forgets_which_samples_it_was(site):
     erasure.now(site, What(samples=("gate:boot-0:0",)), "anna")
     row = site.row("select args, result from request")
