@@ -233,8 +233,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for part in parts:
         cuts = args.cuts // len(parts)
         bad |= bool(_said(part, part, seed=args.seed, cuts=cuts, frames=args.frames, rounds=args.rounds).broken)
-    for name in workload.BROKEN:
-        bad |= not _said(f"control {name}", "ingest", seed=args.seed, cuts=900, frames=6, broken=name, rounds=3).broken
+    for name, (part, _) in workload.BROKEN.items():
+        bad |= not _said(f"control {name}", part, seed=args.seed, cuts=900, frames=6, broken=name, rounds=3).broken
     return int(bad)
 
 

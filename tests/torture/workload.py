@@ -38,6 +38,7 @@ from edged.storage import (
     releases,
     retention,
     samples,
+    supersede,
 )
 from tests.torture import scene
 
@@ -169,8 +170,8 @@ def thin(work: Work, share: float) -> None:
 
 
 def recycle(work: Work) -> None:
-    """Fill the store, let half of it go, move what is left together, fill what became free; three times."""
-    for _ in range(3):
+    """Fill the store, let half of it go, move what is left together, fill what became free; twice."""
+    for _ in range(2):
         for _ in range(3):
             ingest(work)
         thin(work, 0.5)
@@ -323,12 +324,18 @@ def _trusting() -> None:
     recover._flush_again = lambda fd, found: None
 
 
-BROKEN: dict[str, Callable[[], None]] = {
-    "normal": _normal,  # the catalogue's commits are not synced, and the harness leaves recovery out
-    "data": lambda: _unsynced(stat.S_ISREG),  # pictures are not synced (SQLite syncs by itself)
-    "rebuild": lambda: None,  # the harness leaves recovery out
-    "reflush": _trusting,  # recovery takes what is in the page cache for what is on the disk
-    "names": lambda: _unsynced(stat.S_ISDIR),  # files are renamed into place, the folder is not synced
+def _leaving() -> None:
+    supersede.discard = lambda path: path.unlink(missing_ok=True)
+
+
+# Name -> the part that must break a promise, what is switched off.
+BROKEN: dict[str, tuple[str, Callable[[], None]]] = {
+    "normal": ("ingest", _normal),  # no commit of the catalogue is synced; the start does not recover
+    "data": ("ingest", lambda: _unsynced(stat.S_ISREG)),  # no file is synced (SQLite syncs by itself)
+    "names": ("ingest", lambda: _unsynced(stat.S_ISDIR)),  # files are renamed into place, no folder is synced
+    "rebuild": ("ingest", lambda: None),  # the start does not recover
+    "reflush": ("ingest", _trusting),  # recovery takes what is in the page cache for what is on the disk
+    "leftover": ("keys", _leaving),  # a superseded keyring is unlinked and not overwritten
 }
 UNRECOVERED = ("normal", "rebuild")  # what is read with a start that does not recover
 
@@ -356,7 +363,7 @@ def main() -> None:
     parser.add_argument("--die", metavar="NAME:N", help="be killed instead of the N-th os.NAME")
     args = parser.parse_args()
     if args.broken:
-        BROKEN[args.broken]()
+        BROKEN[args.broken][1]()
     if args.die:
         name, _, n = args.die.partition(":")
         _die(name, int(n))
