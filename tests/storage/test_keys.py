@@ -17,7 +17,7 @@ from tests.storage.conftest import StillClock
 from tests.storage.dying import steps_of
 
 DAY = "2026-11-21"
-EVERY = pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+EVERY = pytest.mark.parametrize("every", [7, pytest.param(1, marks=(pytest.mark.slow, pytest.mark.timeout(900)))])
 NAME = {"id": "0" * 32, "camera": "gate", "kind": "crop"}
 
 
