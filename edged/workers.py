@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
 
-from edged.admit import Backoff, Limits, Room, Shares
+from edged.admit import LONGEST_S, Backoff, Limits, Room, Shares
 from edged.clock import Clock, SystemClock, stopwatch
 from edged.ingest import Answers, Job, Line, Scrubber, retry, sha256
 from edged.privacy.track import Rules
@@ -72,7 +72,10 @@ class Workers:
             thread.start()
 
     def submit(self, frame: Frame) -> FrameReceipt | None:
-        """Let a frame in; a receipt comes back at once only when it must be sent again, or its id is taken."""
+        """Let a frame in; a receipt comes back at once only when it must be sent again, or its id is taken.
+
+        A camera that was told to wait LONGEST_S and goes on is not answered for what it sends meanwhile: it keeps that.
+        """
         now = self._clock.monotonic()
         given_up: tuple[Frame, ...] = ()
         with self._changed:
@@ -93,6 +96,9 @@ class Workers:
             return FrameReceipt(frame.header.id, sha256(frame), "refused", "another picture has this id")
         if disk_s:
             return self._turn_away(frame, "disk", self._disk.why, disk_s)
+        if rate_s >= LONGEST_S:
+            self._count("unanswered", 1)
+            return None
         if rate_s:
             return self._turn_away(frame, "rate", "more than this camera's share of frames or bytes", rate_s)
         receipt = None
