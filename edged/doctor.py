@@ -20,9 +20,11 @@ from edged import engine, site
 from edged.clock import Clock
 from edged.config import Config, size
 from edged.errors import EdgedError, Misconfigured
-from edged.storage import keyring, sitekey
+from edged.storage import copies, keyring, place, repair, sitekey
+from edged.storage.store import CATALOGUE
 
 DECLARED_MIN_OPENCV = (4, 12)
+MIN_INODES = 10_000
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,58 @@ def disk(config: Config) -> Iterator[Finding]:
         "disk", free > floor, f"{free / 1e9:.1f} GB free at {folder}, {floor / 1e9:.1f} GB is the floor",
         "" if free > floor else "below the floor cameras are told to keep their frames: make room",
     )  # fmt: skip
+    found = place.look(folder)
+    if found is not None:
+        yield from file_system(found, allowed=config.storage.allow_network)
+    yield from catalogue(config)
+
+
+def file_system(found: place.Place, *, allowed: bool) -> Iterator[Finding]:
+    """Whether the store may rely on it."""
+    medium = (
+        "memory"
+        if found.memory
+        else {True: "rotating disk", False: "flash or SSD", None: "medium unknown"}[found.rotational]
+    )
+    text = f"{found.kind} at {found.mount} ({medium})"
+    if found.network:
+        hint = "put data_dir on a disk of this machine" + ("" if allowed else "; the daemon refuses to start")
+        yield Finding("file system", False, f"{text}: locks and flushes of a network file system may not hold", hint)
+    elif found.unsafe:
+        hint = f"mount it without {', '.join(found.unsafe)}: a cut of power may lose what was receipted"
+        yield Finding("file system", False, f"{text}, {', '.join(found.unsafe)}", hint)
+    elif found.memory:
+        yield Finding("file system", False, f"{text}: all is gone at a restart", "put data_dir on a disk")
+    else:
+        yield Finding("file system", True, text)
+    if found.inodes_free is not None:
+        few = found.inodes_free < MIN_INODES
+        yield Finding(
+            "inodes", not few, f"{found.inodes_free} free", "remove files elsewhere on this disk" if few else ""
+        )
+
+
+def catalogue(config: Config) -> Iterator[Finding]:
+    """The database is sound, and there is a recent copy to repair it from."""
+    if not (config.data_dir / CATALOGUE).exists():
+        return
+    try:
+        why = repair.look(config.data_dir, budget_s=2.0)
+    except EdgedError as e:
+        yield Finding("catalogue", False, str(e), e.hint)
+        return
+    hint = "the next start makes it anew; `edged db rebuild` does so now"
+    yield Finding("catalogue", why is None, why or "SQLite finds nothing wrong with it", "" if why is None else hint)
+    left = [p.name for p in config.data_dir.glob(f"{repair.DAMAGED}*") if not p.name.endswith("-wal")]
+    if left:
+        yield Finding("damaged copies", True, f"{', '.join(sorted(left))}: remove them once nothing is missed")
+    if not config.schedule.backup:
+        yield Finding("daily copy", True, 'switched off: schedule.backup = "" (your choice)')
+        return
+    newest = next(iter(copies.all(config.data_dir)), None)
+    good = newest is not None and copies.sound(newest)
+    text = "none yet" if newest is None else newest.name if good else f"{newest.name} is damaged"
+    yield Finding("daily copy", good or newest is None, text, "" if good else "the daemon makes one each day")
 
 
 def keys(config: Config) -> Iterator[Finding]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import pytest
 
 from edged import doctor, engine
+from edged.clock import SystemClock
 from edged.config import check
 from edged.errors import Misconfigured
 from edged.privacy import faces
+from edged.storage import Store, copies, place
 
 
 def config(tmp_path, detectors=(), **privacy):
@@ -79,3 +82,47 @@ def test_an_installers_files_are_looked_at_where_they_are_used(tmp_path):
     assert of(doctor.weights(config(tmp_path, [pinned], persons=True)))["person"].ok
     path.write_bytes(b"other")
     assert not of(doctor.weights(config(tmp_path, [pinned], persons=True)))["person"].ok
+
+
+DISK = place.Place("ext4", "/", "/dev/sda1", ("rw",), False, False, False, 10**6)
+
+
+@pytest.mark.parametrize(
+    ("change", "ok", "words"),
+    [
+        ({}, True, "ext4 at / (flash or SSD)"),
+        ({"rotational": True}, True, "rotating disk"),
+        ({"rotational": None, "kind": "overlay"}, True, "medium unknown"),
+        ({"network": True, "kind": "nfs4"}, False, "nfs4"),
+        ({"memory": True, "kind": "tmpfs"}, False, "gone at a restart"),
+        ({"options": ("rw", "nobarrier")}, False, "nobarrier"),
+    ],
+)
+def test_the_file_system_under_the_store_is_named_and_judged(change, ok, words):
+    (found,) = [
+        f for f in doctor.file_system(dataclasses.replace(DISK, **change), allowed=False) if f.what == "file system"
+    ]
+    assert (found.ok, words in found.text) == (ok, True)
+    assert bool(found.hint) is not ok
+
+
+def test_a_disk_without_inodes_is_found():
+    assert of(doctor.file_system(DISK, allowed=False))["inodes"].ok
+    assert not of(doctor.file_system(dataclasses.replace(DISK, inodes_free=20), allowed=False))["inodes"].ok
+    assert "inodes" not in of(doctor.file_system(dataclasses.replace(DISK, inodes_free=None), allowed=False))
+
+
+def test_a_damaged_catalogue_and_a_damaged_copy_are_found(tmp_path):
+    assert list(doctor.catalogue(config(tmp_path))) == []
+    Store.open(tmp_path, clock=SystemClock(), site_key=None).close()
+    found = of(doctor.catalogue(config(tmp_path)))
+    assert (found["catalogue"].ok, found["daily copy"].text) == (True, "none yet")
+    path = copies.make(tmp_path, SystemClock())
+    assert of(doctor.catalogue(config(tmp_path)))["daily copy"].text == path.name
+    for file in (path, tmp_path / "edged.db"):
+        raw = bytearray(file.read_bytes())
+        raw[:200] = bytes(200)
+        file.write_bytes(raw)
+    found = of(doctor.catalogue(config(tmp_path)))
+    assert (found["catalogue"].ok, found["daily copy"].ok) == (False, False)
+    assert "edged db rebuild" in found["catalogue"].hint

@@ -126,7 +126,8 @@ def _in_use(data_dir: Path) -> bool:
         return False
     with closing(copies.opened(path)) as conn:
         return any(
-            conn.execute(f"select 1 from {t} limit 1").fetchone() for t in ("frame", "label", "release", "snapshot")
+            conn.execute(f"select 1 from {t} limit 1").fetchone()
+            for t in ("frame", "label", "mask", "request", "snapshot", "release")
         )
 
 
