@@ -45,7 +45,9 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Copy:
-    """A copy as it was found. `state`: good, missing, unreachable, damaged, foreign; good ones are `unlocked`."""
+    """A copy as it was found. `state`: good, missing, unreachable (its folder is missing), unreadable, damaged, foreign
+    (of another site key); good ones are `unlocked`.
+    """
 
     path: Path
     state: str
@@ -278,9 +280,12 @@ class Keyring:
                 yield
                 return
             try:
-                if self.copies[1].parent.parent == self.copies[0].parent:  # a medium's folder is not ours to make
-                    disk.make_dir(self.copies[1].parent)
+                folder = self.copies[1].parent
+                if folder.parent == self.copies[0].parent and not folder.is_dir():  # a medium's is not ours to make
+                    disk.make_dir(folder)
+                    supersede.give(folder)
                 fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                supersede.give(lock)
             except OSError as e:
                 raise disk.renamed(e, lock) from e
             try:
@@ -303,7 +308,7 @@ def _look(path: Path, site: SiteKey | None) -> Copy:
                 return Copy(path, "missing", "not there")
             return Copy(path, "unreachable", "not reachable: its folder is not there")
         except OSError as e:
-            return Copy(path, "unreachable", f"not readable: {e.strerror}")
+            return Copy(path, "unreadable", f"not readable: {e.strerror}")
         try:
             found = sheet.parse(data)
             break
@@ -337,6 +342,7 @@ LOST = (
 _HINTS = {
     "missing": "a restart of edged writes it again",
     "damaged": "a restart of edged writes it again from the other",
+    "unreadable": "it must belong to the user edged runs as; or the medium fails: look at dmesg",
     "unreachable": "plug in its medium, or change storage.keyring_copy",
     "foreign": "it is another site's, or from before a rotation: move it away by hand",
 }

@@ -85,6 +85,7 @@ def put_new(place: Place, key: bytes, passphrase: str = "") -> None:
     for file in place.files:
         try:
             durable.write(file, content, mode=0o600, replace=False)
+            supersede.give(file)
         except FileExistsError as e:
             raise _exists(file) from e
         except OSError as e:

@@ -33,13 +33,25 @@ def write(path: Path, data: bytes) -> None:
         with suppress(FileNotFoundError):
             unlinked = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
+        owner = _owner(path)
         durable.write(path, data, mode=0o600)
+        give(path, owner)
         if unlinked >= 0:
             _zero(unlinked)
     finally:
         if unlinked >= 0:
             os.close(unlinked)
     discard(old)
+
+
+def give(path: Path, owner: tuple[int, int] | None = None) -> None:
+    """Root leaves no file that the service cannot open: it gets the owner of its folder, or `owner` (user, group).
+
+    As SQLite does with its WAL. Raises OSError.
+    """
+    if os.geteuid() == 0:
+        user, group = owner or _owner(path.parent)
+        os.chown(path, user, group)
 
 
 def discard(path: Path) -> None:
@@ -61,6 +73,15 @@ def sweep(path: Path) -> None:
     path = path.resolve()
     for left in (_old(path), *path.parent.glob(f".{path.name}.*.tmp")):  # the temporaries of durable.write
         discard(left)
+
+
+def _owner(path: Path) -> tuple[int, int]:
+    """Of the file, or of its folder while there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        found = os.stat(path.parent)
+    return found.st_uid, found.st_gid
 
 
 def _zero(fd: int) -> None:

@@ -182,6 +182,21 @@ def test_a_wrong_medium_is_left_alone(made, copies, tmp_path, caplog):
     assert "another site key" in caplog.text
 
 
+def test_a_copy_that_cannot_be_read_is_no_reason_to_make_a_new_one(made, copies):
+    for path in copies:
+        path.unlink()
+        path.mkdir()
+    ring = Keyring(SITE, copies)
+    assert ring.there()
+    for act in (ring.create, ring.ring):
+        with pytest.raises(Corrupt, match="not readable"):
+            act()
+    assert [t.code for t in keyring.trouble(copies)] == ["keyring_lost"]
+    copies[1].rmdir()
+    copies[1].write_bytes(b"x")
+    assert [c.state for c in keyring.look(copies, None)] == ["unreadable", "damaged"]
+
+
 def test_a_keyring_is_made_once_by_whoever_is_first(made, copies):
     assert ids(Keyring(SITE, copies).create()) == [1, 2, 3]
 
@@ -286,6 +301,18 @@ def test_the_blocks_of_an_old_keyring_are_zero_when_the_next_one_is_there(made, 
         assert any(old)
         assert os.pread(fd, 10_000, 0) == bytes(len(old))
         os.close(fd)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_writes_belongs_to_the_owner_of_the_folder(tmp_path):
+    site = tmp_path / "site"
+    site.mkdir()
+    os.chown(site, 12345, 12346)
+    ring = Keyring(SITE, (site / "keyring", site / "keys" / "keyring"))
+    ring.create()
+    ring.update(plus(key(1)))
+    assert {(p.stat().st_uid, p.stat().st_gid) for p in site.rglob("*")} == {(12345, 12346)}
+    assert len(list(site.rglob("*"))) == 4
 
 
 def test_a_second_hard_link_is_somebodys_copy_and_is_left_alone(tmp_path):
