@@ -51,7 +51,7 @@ KNOWN: Mapping[str, tuple[Word, str]] = {
     "backup_none": ("degraded", "edged db backup"),
     "backup_old": ("degraded", "edged db backup; see whether its timer runs"),
     "frames_missing": ("degraded", "see the cameras' spools and disks: numbers of frames are missing"),
-    "retention_held": ("degraded", "see that the clock is right, then let it run: `edged data`"),
+    "retention_held": ("degraded", "set the clock; if it is right, `edged data confirm-clock`"),
     "catalogue_rebuilt": ("degraded", "a damaged copy was kept in the data directory; look at the disk"),
     "keyring_copy": ("degraded", "`edged doctor` says which copy; put it back in place"),
 }  # fmt: skip

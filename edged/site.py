@@ -206,10 +206,10 @@ def upkeep_rules(config: Config) -> upkeep.Rules:
     }
     rules = retention.Rules(
         retention.within(size(s.max_bytes)), s.max_age_days * DAY, size(s.per_camera_max_bytes), cameras, s.low_water,
-        s.keep_last,
+        s.keep_last, s.row_max_age_days * DAY,
     )  # fmt: skip
     rows = max(10**9, size(s.max_bytes) // 10) if size(s.max_bytes) else 0
-    return upkeep.Rules(rules, s.row_max_age_days * DAY, rows, size(s.reserve))
+    return upkeep.Rules(rules, rows, size(s.reserve))
 
 
 @contextmanager

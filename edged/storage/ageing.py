@@ -71,6 +71,14 @@ class Ageing:
             _set(self._store, "wall", self._wall + ran if plain else now)
         return Reading(counted, doubt)
 
+    def received_before(self, age_s: float) -> float:
+        """What came longer ago than that was received before this time of the box: by its clock and by its count. -inf
+        when nothing that old was ever counted.
+        """
+        counted = _get(self._store, "counted", 0.0)
+        wall = self._store.value("select wall from arrival where last < ? order by n desc limit 1", (counted - age_s,))
+        return _NEVER if wall is None else min(float(wall), self._store.clock.now() - age_s)
+
     def _begin(self, now: float, ticks: float) -> None:
         newest = self._store.value("select created from object order by rowid desc limit 1")
         self._start = ticks
@@ -97,22 +105,22 @@ class Ageing:
         """Objects that came since the last note, at the time the clock gave them, but between the two counts."""
         store = self._store
         top = store.row("select n, first, last from arrival order by n desc limit 1")
-        n, first, last = (0, None, _NEVER) if top is None else tuple(top)
+        n, first, last = (0, None, _NEVER) if top is None else tuple(top)[:3]
         step = min(max(_FINEST_S, longest_s / RESOLUTION), _COARSEST_S)
-        made: list[tuple[int, float, float]] = []
+        made: list[tuple[int, float, float, float]] = []
         for row in store.rows("select rowid, created from object where rowid > ? order by rowid", (n,)):
             since = before[0] if before[0] != _NEVER else self._counted
             at = min(max(since + row["created"] - before[1], before[0], last), counted)
             if first is not None and at - first < step and made:
-                made[-1] = (row["rowid"], first, at)
+                made[-1] = (row["rowid"], first, at, row["created"])
             else:
-                made.append((row["rowid"], at, at))
+                made.append((row["rowid"], at, at, row["created"]))
                 first = at
             last = at
         if top is not None and made and made[0][1] - top["first"] < step:
-            made[0] = (made[0][0], top["first"], made[0][2])
+            made[0] = (made[0][0], top["first"], *made[0][2:])
             store.execute("delete from arrival where n = ?", (top["n"],))
-        store.execute_many("insert into arrival values (?, ?, ?)", made)
+        store.execute_many("insert into arrival values (?, ?, ?, ?)", made)
         # Of what is older than any rule asks for one row is enough.
         store.execute("delete from arrival where n < ?", (line(store, counted - longest_s),))
 

@@ -22,15 +22,14 @@ class Pruned:
     samples: int
 
 
-def run(store: Store, now: float, max_age_s: float, max_bytes: int = 0, most: int = MOST) -> Pruned:
-    """Rows older than `max_age_s` at box time `now` go; while the catalogue takes more than `max_bytes` (0 = any), the
-    oldest beyond YOUNG_S as well. At most `most` frames.
+def run(store: Store, before: float, *, young: float, max_bytes: int = 0, most: int = MOST) -> Pruned:
+    """Rows of what was received before that time of the box go; while the catalogue takes more than `max_bytes` (0 = any),
+    the oldest that were received before `young` as well. At most `most` frames.
     """
     frames = samples = 0
     while frames < most:
         over = max_bytes and size(store) > max_bytes
-        cut = now - (min(max_age_s, YOUNG_S) if over else max_age_s)
-        done = rows(store, cut, min(BATCH, most - frames))
+        done = rows(store, max(before, young) if over else before, min(BATCH, most - frames))
         frames, samples = frames + done.frames, samples + done.samples
         if not done.frames and not done.samples:
             break

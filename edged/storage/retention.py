@@ -24,7 +24,7 @@ from edged.storage.store import SEGMENT_BYTES, Store, fitting
 from edged.storage.worth import KEEP_LAST, Reason, View
 
 MAX_SHARE = 0.05
-BATCH = 250  # objects in a transaction: a frame that comes in meanwhile waits for no more
+BATCH = 100  # objects in a transaction: a frame that comes in meanwhile waits for no more
 CHUNK = 1000  # rows looked at at once
 SEARCHED = 20  # chunks in which one run looks for doubles
 FRESH_S = 3600.0  # what came in within this time is nobody's double yet
@@ -41,7 +41,7 @@ class Limits:
 @dataclass(frozen=True)
 class Rules:
     """`max_bytes` of all cameras, 0 = no limit; `per_camera` for those that `cameras` does not name. Over a limit,
-    pictures go until `low_water` (a share) of it.
+    pictures go until `low_water` (a share) of it. `row_age_s`: so long arrivals are remembered at least (pruning.py).
     """
 
     max_bytes: int
@@ -50,6 +50,7 @@ class Rules:
     cameras: Mapping[str, Limits] = field(default_factory=dict)
     low_water: float = 1.0
     keep_last: Sequence[Reason] = KEEP_LAST
+    row_age_s: float = 0.0
     max_share: float = MAX_SHARE
 
     def age_of(self, camera: str) -> float:
@@ -60,7 +61,7 @@ class Rules:
 
     @property
     def longest(self) -> float:
-        return max([self.max_age_s, *(c.max_age_s for c in self.cameras.values())])
+        return max([self.max_age_s, self.row_age_s, *(c.max_age_s for c in self.cameras.values())])
 
 
 def within(max_bytes: int) -> int:

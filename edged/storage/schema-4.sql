@@ -50,7 +50,8 @@ end;
 create table arrival (
     n           integer primary key,
     first       real not null,
-    last        real not null
+    last        real not null,
+    wall        real not null               -- what the box's clock said then, right or wrong
 ) strict;
 
 -- The number of the newest object is given again when that was deleted: nothing may say of it when it came.

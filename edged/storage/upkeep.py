@@ -32,12 +32,11 @@ CONFIRM = "confirm-clock"
 
 @dataclass(frozen=True)
 class Rules:
-    """`row_age_s`: rows of frames without a picture go after it, and while the catalogue takes more than `row_bytes`
+    """Rows of frames without a picture go after `retention.row_age_s`, and while the catalogue takes more than `row_bytes`
     (0 = any) the oldest before that. `reserve` bytes, 0 = none.
     """
 
     retention: retention.Rules
-    row_age_s: float
     row_bytes: int = 0
     reserve: int = reserve.SIZE
 
@@ -141,8 +140,11 @@ class Upkeep:
                 alarms.clear(self._store, alarms.KEYRING)
             elif alarms.sound(self._store, alarms.KEYRING, text := "; ".join(t.text for t in troubles)[:400]):
                 log.error("keyring: %s", text)
-        if not self._held and not alarms.stands(self._store, alarms.CLOCK_WRONG):
-            pruning.run(self._store, now, self._rules.row_age_s, self._rules.row_bytes)
+        if self._rules.retention.row_age_s and not self._held:
+            pruning.run(
+                self._store, self._ageing.received_before(self._rules.retention.row_age_s),
+                young=self._ageing.received_before(pruning.YOUNG_S), max_bytes=self._rules.row_bytes,
+            )  # fmt: skip
         with suppress(Unavailable):
             disk = forecast.of(self._store, self._rules.retention, now)[0]
             soon = disk.days if disk.first == "disk" and disk.days is not None else 0.0

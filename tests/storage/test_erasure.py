@@ -377,7 +377,7 @@ def test_a_request_that_is_no_erasure_is_answered_and_not_asked_for_ever(site):
     bad = requests.add(site, erasure.VERB, {"camera": 7}, "anna")
     gone = requests.add(site, erasure.VERB, {"samples": ["gate:boot-999:0"]}, "anna")
     good = erasure.promise(site, What(camera="gate"), "anna")
-    upkeep.Upkeep(site, upkeep.Rules(Rules(1 << 40, 1e9), 1e9, reserve=0)).step()
+    upkeep.Upkeep(site, upkeep.Rules(Rules(1 << 40, 1e9), reserve=0)).step()
     assert requests.pending(site) == []
     for asked in (bad, gone):
         with pytest.raises(Refused):

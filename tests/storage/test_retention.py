@@ -306,6 +306,26 @@ def test_a_box_that_starts_in_1970_and_learns_the_time_later_counts_what_it_was_
     assert objects_of(store) == 40
 
 
+@LEAPS
+def test_a_clock_that_leaps_calls_no_row_old_and_one_that_leapt_a_year_ago_neither(twenty, leap):
+    _, clock, count, add, minute = twenty
+    right = clock.wall
+    assert count.received_before(50 * DAY) == pytest.approx(right - 50 * DAY, abs=6 * DAY)
+    clock.wall += leap
+    minute()
+    assert count.received_before(50 * DAY) <= right - 50 * DAY
+    add(100)
+    clock.wall -= leap
+    minute()
+    clock.sleep(60 * DAY)
+    minute()
+    assert count.received_before(50 * DAY) <= clock.wall - 50 * DAY
+
+
+def test_nothing_is_known_of_what_was_before_the_first_count(store):
+    assert ageing.Ageing(store).received_before(DAY) == float("-inf")
+
+
 def test_control_a_store_that_believes_the_clock_is_empty_after_an_hour_and_a_half(twenty):
     """What the count of time is for: the same runs with a count that believes whatever the clock says."""
     store, clock, *_ = twenty

@@ -18,7 +18,7 @@ def keep(store):
 
     def make(**options):
         rules = retention.Rules(**({"max_bytes": 1 << 40, "max_age_s": 30 * DAY, "max_share": 1.0} | options))
-        return upkeep.Upkeep(store, upkeep.Rules(rules, 365 * DAY, reserve=2**20))
+        return upkeep.Upkeep(store, upkeep.Rules(rules, reserve=2**20))
 
     return make
 
@@ -71,7 +71,7 @@ def test_a_store_without_a_segment_left_to_write_to_is_thinned_whatever_its_pict
     """Records are padded, and segments half empty: they are all in use before the pictures weigh `max_bytes`."""
     store = open_store(max_bytes=8 * 2**20)
     recover.run(store)
-    work = upkeep.Upkeep(store, upkeep.Rules(retention.Rules(8 * 2**20, 1e9), 365 * DAY, reserve=0))
+    work = upkeep.Upkeep(store, upkeep.Rules(retention.Rules(8 * 2**20, 1e9), reserve=0))
 
     def add(n):
         made = frame(n, regions=1)
