@@ -40,7 +40,7 @@ _GONE = "bring it back from its copy, or `edged key recover`: a new key would no
 _PLAIN = "edged-key-1"
 _WRAPPED = "edged-key-2"
 _N, _R, _P = 2**17, 8, 1
-_MAX_N = 2**20  # a file that asks for more than 1 GiB is not one of ours
+_MAX_BYTES = 2**30  # a file that asks for more memory is not one of ours
 _NONCE = 12
 
 log = logging.getLogger(__name__)
@@ -296,7 +296,8 @@ def _words(content: bytes, path: Path) -> list[str]:
             whole = len(key) == KEY_BYTES and key.hex() == words[1] and _checksum(key) == words[2]
         elif words[0] == _WRAPPED and len(words) == 8:
             whole = _checksum(text.removesuffix("\n").rpartition(" ")[0].encode()) == words[7]
-            whole = whole and 2 <= int(words[1]) <= _MAX_N and int(words[2]) <= 32 and int(words[3]) <= 16
+            n, r, p = map(int, words[1:4])
+            whole = whole and n >= 2 and r >= 1 and 1 <= p <= 16 and 128 * n * r <= _MAX_BYTES
         else:
             raise damaged
     except ValueError as e:

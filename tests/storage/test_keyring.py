@@ -5,14 +5,17 @@ import hashlib
 import logging
 import os
 import shutil
+from contextlib import suppress
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edged.errors import Corrupt, Misconfigured, Unavailable
 from edged.storage import keyring, sheet, supersede
 from edged.storage.keyring import Keyring
-from edged.storage.sheet import Key, Ring
+from edged.storage.sheet import Key, Ring, SiteKey
 from tests.storage.dying import steps_of
 
 SITE, OTHER = bytes(range(32)), bytes(32)
@@ -109,6 +112,13 @@ def test_a_changed_copy_with_a_right_checksum_is_noticed_by_the_seal(made, copie
     for path in copies:  # the control: it opens once it is as it was
         path.write_bytes(good)
     assert ids(Keyring(SITE, copies).ring()) == [1, 2, 3]
+
+
+@given(st.binary(max_size=300), st.booleans())
+def test_whatever_lies_in_the_place_of_a_keyring_is_refused_as_damaged(content, with_magic):
+    content = sheet._MAGIC + content if with_magic else content
+    with suppress(ValueError):  # not an error of struct, nor one of memory
+        assert SiteKey(SITE).mark not in [s.mark for s in sheet.parse(content + hashlib.sha256(content).digest()).slots]
 
 
 def test_parts_of_two_generations_cannot_be_mixed(made, copies):

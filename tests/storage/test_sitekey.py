@@ -1,8 +1,11 @@
 """The key file and its copy: never a wrong key, never a new one over an old one, never a secret where others see it."""
 
 import os
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edged.errors import Misconfigured
 from edged.storage import sitekey
@@ -121,6 +124,19 @@ def test_two_good_files_that_differ_are_left_to_the_operator(place, tmp_path):
     assert [e.code for e in sitekey.trouble(place)] == ["key_copies_differ"]
     assert place.path.read_bytes() == before
     assert sitekey.read(place) != bytes(32)
+
+
+@given(st.one_of(
+    st.binary(max_size=200),
+    st.lists(st.text("0123456789abcdef-edgky \t_x", max_size=70), max_size=9).map(lambda w: " ".join(w).encode()),
+    st.lists(st.integers(-9, 2**70), min_size=3, max_size=3).map(
+        lambda n: (line := f"edged-key-2 {n[0]} {n[1]} {n[2]} 00 00 00") + f" {sitekey._checksum(line.encode())}\n"
+    ).map(str.encode),
+))  # fmt: skip
+def test_whatever_lies_in_the_place_of_a_key_file_is_refused_by_name(content):
+    with pytest.raises(Misconfigured) as e:
+        sitekey.unpack(content, Path("storage.key"), lambda: PASSPHRASE)
+    assert e.value.code in ("bad_key", "wrong_passphrase")
 
 
 def test_a_missing_key_file_is_named(tmp_path):
