@@ -40,7 +40,7 @@ def run(
     found: list[Finding] = []
     for look in (
         _database, lambda s: _segments(s, fast or not s.has_key, progress), _objects, _samples, _keys, _snapshots, _models,
-        _masks, _copies,
+        _masks, _totals, _copies,
     ):  # fmt: skip
         try:
             found += list(look(store))
@@ -271,6 +271,19 @@ def _models(store: Store) -> Iterator[Finding]:
 def _masks(store: Store) -> Iterator[Finding]:
     masks.holding(store)  # raises Corrupt for the first that does not read back
     yield from ()
+
+
+def _totals(store: Store) -> Iterator[Finding]:
+    # One statement, so that it sees one moment.
+    for row in store.rows(
+        "select camera, sum(n) as n, sum(size) as size from (select camera, objects as n, bytes as size from holding"
+        " union all select camera, -count(*), -sum(size) from object group by camera) group by camera"
+        " having sum(n) <> 0 or sum(size) <> 0"
+    ):
+        yield Finding(
+            "total_wrong", row["camera"],
+            f"the total of {row['camera']} is wrong by {row['n']} pictures and {row['size']} bytes",
+        )  # fmt: skip
 
 
 def _copies(store: Store) -> Iterator[Finding]:

@@ -202,6 +202,12 @@ def test_a_lost_or_changed_model_is_found(store):
     assert codes(store) == ["model_lost"]
 
 
+def test_a_total_that_its_rows_do_not_add_up_to_is_found(store, add):
+    add(store, 1)
+    store.execute("update holding set bytes = bytes + 1")
+    assert codes(store) == ["total_wrong"]
+
+
 def test_a_mask_that_cannot_be_burned_in_is_found(store):
     masks.paint(store, "gate", "street", [(0, 0), (1, 0), (1, 1)], "anna")
     store.execute("update mask set polygon = 'x'")
