@@ -42,8 +42,11 @@ end;
 create trigger object_out after delete on object begin
     update holding set objects = objects - 1, bytes = bytes - old.size where camera = old.camera;
 end;
-create trigger object_resized after update of size on object when new.size <> old.size begin
-    update holding set bytes = bytes + new.size - old.size where camera = old.camera;
+create trigger object_changed after update of camera, size on object
+when new.size <> old.size or new.camera <> old.camera begin
+    update holding set objects = objects - 1, bytes = bytes - old.size where camera = old.camera;
+    insert into holding values (new.camera, 1, new.size)
+        on conflict do update set objects = objects + 1, bytes = bytes + new.size;
 end;
 
 -- Objects with a rowid up to `n` had come in by `last`, in seconds that the box counted itself (storage/ageing.py).
