@@ -54,6 +54,7 @@ FRAME_BYTES = 100_000
 MODEL_BYTES = 6 * 10**6  # the largest that the gate lets through
 MODELS = 64
 NEVER = 1e6
+RESEND_S = 5.0  # without a receipt; an agent waits 30
 W, H = 64, 48
 
 Models = Sequence[tuple[str, Sequence[str]]]  # SHA-256 of the file and of its chunks
@@ -250,6 +251,7 @@ def stretch(link: PahoLink, name: str, seq: int, seconds: float, wanted: Models)
     began, waits = stopwatch(), []
     due = began + random.random() / PER_SECOND
     under_way: dict[str, tuple[int, float]] = {}  # id -> its number and when it went first
+    went: dict[str, float] = {}  # and when last
     again: list[tuple[float, str]] = []  # when, id
     while (now := stopwatch()) < began + seconds or (under_way and now < began + seconds + 20):
         fresh = now >= due and now < began + seconds
@@ -257,10 +259,11 @@ def stretch(link: PahoLink, name: str, seq: int, seconds: float, wanted: Models)
             due += 1 / PER_SECOND
             seq += 1
             under_way[f"{boot}-{seq}"] = seq, now
-        late = [i for when, i in again if when <= now]
+        again += [(now, i) for i in under_way if now - went[i] > RESEND_S]
+        late = [i for when, i in again if when <= now and i in under_way]
         again = [(when, i) for when, i in again if when > now]
         for frame_id in [*late, *([f"{boot}-{seq}"] if fresh else [])]:
-            n = under_way[frame_id][0]
+            n, went[frame_id] = under_way[frame_id][0], now
             header = FrameHeader(frame_id, time.time(), n, boot, W, H).to_properties()
             link.publish(topics.cam(SITE, name, "frame"), n.to_bytes(8, "big") + body, properties=header)
         if now < began + seconds:
@@ -272,6 +275,7 @@ def stretch(link: PahoLink, name: str, seq: int, seconds: float, wanted: Models)
             receipt = messages.decode(message.payload, FrameReceipt)
             if receipt.status == "retry" and receipt.id in under_way:
                 again.append((stopwatch() + receipt.retry_after_s, receipt.id))
+                went[receipt.id] = stopwatch() + receipt.retry_after_s
             elif receipt.id in under_way:
                 waits.append(stopwatch() - under_way.pop(receipt.id)[1])
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,3 +92,38 @@ def test_every_last_word_makes_room(site, status):
     site.see(6)
     site.run(10)
     assert [f.header.seq for f in site.box.frames] == list(range(6))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_the_box_answers_no_frame_is_lost_and_the_window_holds(site, seed):
+    """G3: stored, turned away, silence and a cut cable, at random; what is stored is stored once its receipt arrives."""
+    chance, shots = random.Random(seed), 40
+    site.options = {"window": 6, "resend_after_s": 5.0}
+    site.box.receipt_status = None
+    site.start()
+    site.see(shots)
+    stored, sent, resent = set(), 0, 0
+    for _ in range(4000):
+        site.run(1, seconds=0.1)
+        assert site.agent.spool.in_flight(site.clock.monotonic()) <= 6
+        for frame in site.box.frames:
+            sent += 1
+            resent += frame.header.seq in stored
+            draw = chance.random()
+            if draw < 0.6:
+                stored.add(frame.header.seq)  # durable, but the receipt may get lost
+                if draw < 0.55:
+                    site.box.receipt(frame, "stored")
+            elif draw < 0.9:
+                site.box.receipt(frame, "retry", retry_after_s=chance.random() * 3)
+        site.box.frames.clear()
+        if chance.random() < 0.02:
+            site.agent._link.drop()
+            site.run(2)
+            site.box.frames.clear()
+            site.agent._link.reconnect()
+        if not site.shots and not len(site.agent.spool):
+            break
+    print(f"seed {seed}: {sent} sent for {shots} frames, {resent} of them stored before")
+    assert stored == set(range(shots))
+    assert site.agent.spool.dropped_total == 0
