@@ -2,12 +2,12 @@
 
     python -m tests.torture.power --cuts 4000 --seed 0 [--part NAME]...
 
-`record` runs `workload.py` under strace; `cut` replays the calls onto a model disk (`disk.py`), stops at points of the
-trace, writes the tree that a cut at that point may leave, opens it as a start of the daemon does and compares it with
-what the workload had been told by then (`told.py`). From some of those trees the workload then goes on, is killed, goes on,
-and is cut again: so recoveries are cut, too. A trace gives the same result again; traces of one seed differ, since threads
-take turns as they please. Builds that are broken on purpose come last. Exit 1 when a promise was broken, or by none of
-the cuts of such a build.
+`record` runs `workload.py` under strace; `cut` replays the calls onto a model disk (`disk.py`, `medium.py`), stops at
+points of the trace, writes the tree that a cut at that point may leave, opens it as a start of the daemon does and compares
+it with what the workload had been told by then (`told.py`). From some of those trees the workload then goes on, is killed,
+goes on, and is cut again: so recoveries are cut, too. A trace gives the same result again; traces of one seed differ, since
+threads take turns as they please. Builds that are broken on purpose (`broken.py`) come last. Exit 1 when a promise was
+broken, or by none of the cuts of such a build.
 """
 
 from __future__ import annotations
@@ -23,15 +23,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from edged.clock import stopwatch
-from tests.torture import disk, inject, told, trace, workload
+from tests.torture import broken, disk, inject, medium, told, trace, workload
 
 HERE = Path(__file__).parents[2]
 SITE = "site"
 SOON = 600  # points: a recovery, and the first promises after it
-EVERYTHING = disk.CUTS[1]
 Tree = Mapping[str, bytes | None]
 
 
@@ -136,9 +134,9 @@ def cut(
     rng = random.Random(seed)
     count = Counter(soon for _, soon, _ in points(recording))
     result = Result(points=count.total())
-    chance = {soon: cuts * (1 / 3 if soon else 2 / 3) / (n * len(disk.CUTS)) for soon, n in count.items()}
+    chance = {soon: cuts * (1 / 3 if soon else 2 / 3) / (n * len(medium.CUTS)) for soon, n in count.items()}
     for where, soon, model in points(recording):
-        for kind in disk.CUTS:
+        for kind in medium.CUTS:
             if rng.random() >= chance[soon]:
                 continue
             tree, said = model.tree(kind, rng), tuple(model.told)
@@ -183,9 +181,7 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def campaign(
-    part: str, *, seed: int, cuts: int, frames: int = 12, broken: str = "", rounds: int = 1, enough: int = 20
-) -> Result:
+def campaign(part: str, *, seed: int, cuts: int, frames: int = 12, rounds: int = 1, enough: int = 20) -> Result:
     """Cut one part of the workload `cuts` times or so.
 
     In later rounds it goes on from trees that cuts of the round before left, and its process is killed once or twice before
@@ -201,16 +197,22 @@ def campaign(
                 if len(result.broken) >= enough:
                     return result
                 kills = [f"{rng.choice(KILLS)}:{rng.randint(1, 12)}" for _ in range(min(2, round_))]
-                recording = record(folder, part, seed + round_, frames=frames, broken=broken, start=start, kills=kills)
+                recording = record(folder, part, seed + round_, frames=frames, start=start, kills=kills)
                 share = max(1, cuts // rounds // len(starts))
                 result.add(
-                    cut(
-                        recording, folder / "cut", seed=seed + round_, cuts=share, enough=enough, again=left,
-                        recovers=broken not in workload.UNRECOVERED,
-                    )
+                    cut(recording, folder / "cut", seed=seed + round_, cuts=share, enough=enough, again=left)
                 )  # fmt: skip
             starts = rng.sample(left, min(3, len(left))) or starts
     return result
+
+
+def control(name: str, *, seed: int, cuts: int = 400, enough: int = 20) -> Result:
+    """Cut a build that is broken on purpose until `enough` cuts broke a promise."""
+    build = broken.BUILDS[name]
+    with scratch() as folder:
+        kills = [build.kill] if build.kill else []
+        recording = record(folder, build.part, seed, frames=8, broken=name, kills=kills)
+        return cut(recording, folder / "cut", seed=seed, cuts=cuts, enough=enough, recovers=build.recovers)
 
 
 KILLS = ("fdatasync", "fdatasync", "fsync", "pwritev", "link", "rename", "unlink")  # functions of `os`
@@ -232,24 +234,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parts = args.part or list(workload.PARTS)
     for part in parts:
         cuts = args.cuts // len(parts)
-        bad |= bool(_said(part, part, seed=args.seed, cuts=cuts, frames=args.frames, rounds=args.rounds).broken)
-    for name, (part, _) in workload.BROKEN.items():
-        bad |= not _said(f"control {name}", part, seed=args.seed, cuts=900, frames=6, broken=name, rounds=3).broken
+        start = stopwatch()
+        found = campaign(part, seed=args.seed, cuts=cuts, frames=args.frames, rounds=args.rounds)
+        _say(f"{part}: seed {args.seed}", found, stopwatch() - start, most=20)
+        bad |= bool(found.broken)
+    for name in broken.BUILDS:
+        start = stopwatch()
+        found = control(name, seed=args.seed)
+        _say(f"control {name}: seed {args.seed}", found, stopwatch() - start, most=1)
+        bad |= not found.broken
     return int(bad)
 
 
-def _said(title: str, part: str, **options: Any) -> Result:
-    start = stopwatch()
-    result = campaign(part, **options)
-    kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(result.cuts.items()))
+def _say(title: str, found: Result, seconds: float, *, most: int) -> None:
+    kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(found.cuts.items()))
     print(
-        f"{title}: seed {options['seed']}, {result.cuts.total()} cuts at {result.points} points ({kinds}), "
-        f"{result.promises} promises looked at, {len(result.broken)} cuts broke one, {stopwatch() - start:.0f} s",
+        f"{title}, {found.cuts.total()} cuts ({kinds}) at {found.points} points, {found.promises} promises looked at:"
+        f" {len(found.broken)} cuts broke one; {seconds:.0f} s",
         flush=True,
     )
-    for where, sentences in result.broken[: 2 if "broken" in options else 20]:
+    for where, sentences in found.broken[:most]:
         print(f"  {where}: {'; '.join(sentences[:3])}", flush=True)
-    return result
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from tests.torture.disk import CUTS, Disk
+from tests.torture.disk import Disk
+from tests.torture.medium import CUTS
 from tests.torture.trace import Call, Fd, Unmodelled, read
 
 NOTHING, EVERYTHING, DATA, NAMES, PAGES, TORN = CUTS

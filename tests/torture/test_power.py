@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.torture import inject, power, workload
+from tests.torture import broken, inject, medium, power
 
 pytestmark = [
     pytest.mark.torture,
@@ -22,14 +22,13 @@ def test_after_a_power_cut_at_any_moment_every_promise_is_kept(part, capsys):
     assert told.promises > 1000
 
 
-@pytest.mark.parametrize("broken", workload.BROKEN)
-def test_a_build_that_does_not_sync_is_caught(broken):
+@pytest.mark.parametrize("name", broken.BUILDS)
+def test_a_build_that_is_broken_is_caught(name):
     """The negative controls."""
-    part, _ = workload.BROKEN[broken]
-    assert power.campaign(part, seed=SEED, cuts=600, frames=6, broken=broken, rounds=3, enough=1).broken
+    assert power.control(name, seed=SEED, enough=1).broken
 
 
 def test_what_the_model_disk_holds_at_the_end_is_what_the_folder_holds(tmp_path):
     recording = power.record(tmp_path, "all", SEED, frames=4, kills=["fdatasync:3"])
     *_, (*_, model) = power.points(recording)
-    assert model.tree(power.EVERYTHING, None) == recording.runs[-1].left
+    assert model.tree(medium.EVERYTHING, None) == recording.runs[-1].left

@@ -15,8 +15,6 @@ import itertools
 import os
 import random
 import signal
-import sqlite3
-import stat
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,13 +32,11 @@ from edged.storage import (
     labels,
     models,
     objects,
-    recover,
     releases,
     retention,
     samples,
-    supersede,
 )
-from tests.torture import scene
+from tests.torture import broken, scene
 
 DAY_S = 86_400.0
 THREADS = 4
@@ -300,46 +296,6 @@ def _all(fd: int, line: bytes) -> None:
     assert os.write(fd, line) == len(line)
 
 
-# --- builds that are broken on purpose ---------------------------------------------------------------------------------
-
-
-class _Hasty(sqlite3.Connection):
-    def execute(self, sql: str, *args: object) -> sqlite3.Cursor:  # type: ignore[override]
-        return super().execute("pragma synchronous = normal" if sql == "pragma synchronous = full" else sql, *args)
-
-
-def _normal() -> None:
-    """The whole catalogue with synchronous=NORMAL: rows are committed without a sync."""
-    real = sqlite3.connect
-    sqlite3.connect = lambda *args, **options: real(*args, factory=_Hasty, **options)  # type: ignore[assignment]
-
-
-def _unsynced(kind: Callable[[int], bool]) -> None:
-    for name in ("fsync", "fdatasync"):
-        real = getattr(os, name)
-        setattr(os, name, lambda fd, real=real: None if kind(os.fstat(fd).st_mode) else real(fd))
-
-
-def _trusting() -> None:
-    recover._flush_again = lambda fd, found: None
-
-
-def _leaving() -> None:
-    supersede.discard = lambda path: path.unlink(missing_ok=True)
-
-
-# Name -> the part that must break a promise, what is switched off.
-BROKEN: dict[str, tuple[str, Callable[[], None]]] = {
-    "normal": ("ingest", _normal),  # no commit of the catalogue is synced; the start does not recover
-    "data": ("ingest", lambda: _unsynced(stat.S_ISREG)),  # no file is synced (SQLite syncs by itself)
-    "names": ("ingest", lambda: _unsynced(stat.S_ISDIR)),  # files are renamed into place, no folder is synced
-    "rebuild": ("ingest", lambda: None),  # the start does not recover
-    "reflush": ("ingest", _trusting),  # recovery takes what is in the page cache for what is on the disk
-    "leftover": ("keys", _leaving),  # a superseded keyring is unlinked and not overwritten
-}
-UNRECOVERED = ("normal", "rebuild")  # what is read with a start that does not recover
-
-
 def _die(name: str, n: int) -> None:
     """SIGKILL instead of the `n`-th call of a function of `os`, whichever thread calls it."""
     real, left = getattr(os, name), itertools.count(1)
@@ -359,11 +315,11 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, default="all")
     parser.add_argument("--frames", type=int, default=12, help="frames of each ingest")
     parser.add_argument("--tell", type=int, default=1, help="descriptor for the promises")
-    parser.add_argument("--broken", choices=BROKEN)
+    parser.add_argument("--broken", choices=broken.BUILDS)
     parser.add_argument("--die", metavar="NAME:N", help="be killed instead of the N-th os.NAME")
     args = parser.parse_args()
     if args.broken:
-        BROKEN[args.broken][1]()
+        broken.BUILDS[args.broken].switch_off()
     if args.die:
         name, _, n = args.die.partition(":")
         _die(name, int(n))
