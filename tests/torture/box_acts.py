@@ -17,7 +17,7 @@ from typing import Any
 from edged.errors import EdgedError
 from edged.ingest import take
 from edged.publish import release, trust
-from edged.storage import check, frames, models, objects, releases, seal
+from edged.storage import check, frames, models, objects, releases, sitekey
 from edged.storage.journal import Journal
 from edged.storage.store import Store
 from edged.wire.messages import Frame, FrameHeader, Region
@@ -61,8 +61,14 @@ class Scrubber:
 
 
 def open_store(folder: Path, at: float = NOON, **options: int) -> Store:
-    """With segments that hold half a dozen frames."""
-    return Store.open(folder, clock=Still(at), site_key=SITE_KEY, **({"segment_bytes": SEGMENT} | options))
+    """With segments that hold half a dozen frames; with the key that lies in the folder, if one does."""
+    place = key_place(folder)
+    site_key = sitekey.read(place) if place.path.exists() else SITE_KEY
+    return Store.open(folder, clock=Still(at), site_key=site_key, **({"segment_bytes": SEGMENT} | options))
+
+
+def key_place(folder: Path) -> sitekey.Place:
+    return sitekey.Place.of(folder / "keys" / "storage.key")
 
 
 def plaintext(folder: Path) -> list[str]:
@@ -275,14 +281,14 @@ def check_release(folder: Path, promises: Sequence[str], final: bool) -> list[st
 def play_site_key(folder: Path, promise: Promise, broken: str) -> None:
     path = folder / "storage.key"
     if not path.exists():
-        promise(f"key {seal.make_key(path).hex()}")
+        promise(f"key {sitekey.make_key(path).hex()}")
 
 
 def check_site_key(folder: Path, promises: Sequence[str], final: bool) -> list[str]:
     path = folder / "storage.key"
     if not path.exists():
         return ["the key is lost"] if promises else []
-    key = seal.read_key(path)
+    key = sitekey.read_key(path)
     return [p for p in promises if p != f"key {key.hex()}"]
 
 
