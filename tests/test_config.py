@@ -3,7 +3,10 @@
 import pytest
 
 from edged import config
+from edged.admit import Limits
+from edged.daemon import ingest_limits
 from edged.errors import Misconfigured
+from edged.wire.messages import MAX_FRAME_BYTES
 
 GOOD = {"server": {"site": "plant-a"}, "task": {"classes": ["free", "busy"]}}
 
@@ -37,6 +40,10 @@ def test_an_unknown_key_names_the_nearest_one(wrong, hint):
         {"task": {"classes": ["one"]}},
         {"task": {"classes": ["a", "a"]}},
         {"storage": {"max_bytes": "40 parsecs"}},
+        {"server": {"site": "plant-a\n"}},
+        {"ingest": {"bytes_per_s": "0"}},
+        {"ingest": {"queue_bytes": "1MB"}},
+        {"ingest": {"frames_per_s": 0}},
         {"camera": [{"id": "gate"}, {"id": "gate"}]},
         {"camera": [{"id": "gate", "mask": [{"name": "line", "polygon": [[0, 0], [1, 1]]}]}]},
         {"compress": {"methods": ["magic"]}},
@@ -63,3 +70,12 @@ def test_a_file_that_is_not_there_or_not_toml_is_said_with_its_path(tmp_path):
     (tmp_path / "bad.toml").write_text("[server\n")
     with pytest.raises(Misconfigured, match=r"bad\.toml is not valid TOML"):
         config.load(tmp_path / "bad.toml")
+
+
+def test_the_defaults_of_ingest_are_those_of_the_room_itself():
+    assert ingest_limits(config.check(GOOD)) == Limits()
+
+
+def test_the_largest_frame_fits_into_the_smallest_room_that_may_be_configured():
+    limits = ingest_limits(config.check(GOOD | {"ingest": {"queue_frames": 1, "queue_bytes": 2 * 2**20}}))
+    assert (limits.camera_frames, limits.camera_bytes, limits.bytes) == (1, MAX_FRAME_BYTES, MAX_FRAME_BYTES)
