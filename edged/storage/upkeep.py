@@ -49,9 +49,11 @@ class Upkeep:
         self._ageing = Ageing(store)
         self._next_asked = self._next_reserve = self._next_retention = self._next_hour = 0.0
         self._held = 0.0
+        self._stop: threading.Event | None = None
 
     def forever(self, stop: threading.Event, alarm: Callable[[BaseException], None], every_s: float = 1.0) -> None:
         """Until `stop`; what is nobody's fault but ours goes to `alarm`."""
+        self._stop = stop
         while not stop.wait(every_s):
             try:
                 self.step()
@@ -90,7 +92,7 @@ class Upkeep:
         for asked in requests.pending(self._store):
             if asked.verb == erasure.VERB:
                 try:
-                    erasure.run(self._store, asked.id)
+                    erasure.run(self._store, asked.id, self._go_on)
                 except Refused as e:
                     log.error("erasure %d: %s", asked.id, e)
                     requests.done(self._store, asked.id, str(e))
@@ -98,6 +100,10 @@ class Upkeep:
                 self._ageing.confirm()
                 requests.done(self._store, asked.id, "confirmed")
                 self._next_retention = 0.0
+
+    def _go_on(self, _: float) -> None:
+        if self._stop is not None and self._stop.is_set():
+            raise Unavailable("the daemon stops, and goes on with it at the next start", code="stopping")
 
     def _retain(self, rules: retention.Rules) -> None:
         done = retention.run(self._store, rules, self._ageing)

@@ -131,3 +131,17 @@ def test_keys_in_trouble_are_an_alarm_until_they_are_well(store, keep, clock, mo
     clock.at += 3601
     work.step()
     assert alarms.standing(store) == []
+
+
+def test_an_erasure_that_a_stop_interrupts_goes_on_at_the_next_start(store, add, keep):
+    for n in range(3):
+        add(store, n)
+    asked = erasure.promise(store, erasure.What(samples=("gate:boot-1:0",)), "anna")
+    work, stop = keep(), threading.Event()
+    work._stop = stop
+    stop.set()
+    work.step()
+    assert erasure.standing(store, asked)[1] is None
+    keep().step()
+    assert erasure.standing(store, asked)[1].objects == 2
+    assert check.run(store) == []
