@@ -14,8 +14,9 @@ from typing import Literal
 import msgspec
 
 from edged.clock import day, iso
-from edged.storage import alarms, gaps, gauges
+from edged.storage import alarms, figures, gaps, gauges
 from edged.storage.alarms import Alarm
+from edged.storage.figures import Heard
 from edged.storage.gauges import Gauge
 from edged.storage.store import Store
 
@@ -89,17 +90,6 @@ class Health:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A camera; times as in storage.cameras."""
-
-    id: str
-    online: bool
-    first_seen: float
-    last_seen: float
-    last_frame: float | None
-
-
-@dataclass(frozen=True)
 class Facts:
     """What there is to judge by. `daemon`: it is the daemon that asks, so it is there."""
 
@@ -112,9 +102,9 @@ class Facts:
 
 
 def look(store: Store, at: float, *, daemon: bool = False) -> Facts:
-    heard = store.rows("select id, online, first_seen, last_seen, last_frame from camera order by id")
-    cameras = tuple(Heard(r["id"], bool(r["online"]), *tuple(r)[2:]) for r in heard)
-    return Facts(at, tuple(alarms.standing(store)), cameras, gauges.all(store), gaps.missing(store, at), daemon)
+    return Facts(
+        at, alarms.standing(store), figures.heard(store), gauges.all(store), gaps.missing(store, at), daemon
+    )  # fmt: skip
 
 
 def judge(facts: Facts) -> Health:

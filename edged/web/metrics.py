@@ -23,7 +23,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from edged import __version__, health
-from edged.storage import alarms, counters, cycles, deliveries, gaps, gauges, leaks, releases, reports, views
+from edged.storage import alarms, counters, cycles, deliveries, figures, gaps, gauges, leaks, releases, reports
 from edged.storage.gauges import RECEIPT_S, SCRUB_S, Gauge
 from edged.storage.store import Store
 
@@ -97,39 +97,37 @@ class Figures(Collector):
             "edged_camera_missing_frames", "numbers that never came, noticed in the last day", labels=("camera",)
         )
         holes = gaps.missing(self._store, at)
-        for r in self._store.rows("select id, online, last_frame from camera order by id"):
-            up.add_metric([r["id"]], float(bool(r["online"])))
-            missing.add_metric([r["id"]], holes[r["id"]].frames if r["id"] in holes else 0)
-            if r["last_frame"] is not None:
-                last.add_metric([r["id"]], r["last_frame"])
+        for c in figures.heard(self._store):
+            up.add_metric([c.id], float(c.online))
+            missing.add_metric([c.id], holes[c.id].frames if c.id in holes else 0)
+            if c.last_frame is not None:
+                last.add_metric([c.id], c.last_frame)
         yield from (up, last, missing)
 
     def _kept(self) -> Iterable[Metric]:
         store = self._store
         of = ("camera",)
-        held = store.rows("select camera, objects, bytes from holding order by camera")
-        yield GaugeMetricFamily("edged_store_bytes", "sealed pictures and crops", value=sum(r["bytes"] for r in held))
+        held = figures.held(store)
+        yield GaugeMetricFamily("edged_store_bytes", "sealed pictures and crops", value=sum(h.bytes for h in held))
         by_camera = GaugeMetricFamily("edged_store_camera_bytes", "of one camera", labels=of)
         objects = GaugeMetricFamily("edged_store_camera_objects", "pictures and crops of one camera", labels=of)
-        for r in held:
-            by_camera.add_metric([r["camera"]], r["bytes"])
-            objects.add_metric([r["camera"]], r["objects"])
+        for h in held:
+            by_camera.add_metric([h.camera], h.bytes)
+            objects.add_metric([h.camera], h.objects)
         yield from (by_camera, objects)
         yield GaugeMetricFamily("edged_store_quota_bytes", "storage.max_bytes, 0 = none", value=store.max_bytes)
         disk = os.statvfs(store.data_dir)
         yield GaugeMetricFamily("edged_store_free_bytes", "free on its disk", value=disk.f_bavail * disk.f_frsize)
         segments = GaugeMetricFamily("edged_store_segments", "segment files by state", labels=("state",))
-        counted = dict(tuple(r) for r in store.rows("select state, count(*) from segment group by state"))
+        counted = figures.segments(store)
         for state in ("open", "full", "free"):
             segments.add_metric([state], counted.get(state, 0))
         yield segments
 
     def _loop(self, totals: Mapping[str, int]) -> Iterable[Metric]:
         store = self._store
-        queue = self._once("queue", lambda: views.progress(store)[1])
-        yield GaugeMetricFamily(
-            "edged_label_queue_items", f"regions without a label, up to {views.MOST_WAITING}", queue
-        )
+        queue = self._once("queue", lambda: figures.unlabelled(store))
+        yield GaugeMetricFamily("edged_label_queue_items", f"regions without a label, up to {figures.MOST}", queue)
         yield _total(totals, "edged_labels", "labels that were given, also those undone since", "labels", "source")
         stages = GaugeMetricFamily("edged_cycle_duration_seconds", "of the last cycle's stages", labels=("stage",))
         if last := cycles.latest(store):
@@ -137,7 +135,7 @@ class Figures(Collector):
                 if s.ended is not None:
                     stages.add_metric([s.name], s.ended - s.started)
         yield stages
-        if success := store.value("select max(ended) from cycle where state = 'released'"):
+        if success := figures.last_release(store):
             name = "edged_cycle_last_success_timestamp_seconds"
             yield GaugeMetricFamily(name, "when a cycle ended in a release last", value=success)
         accuracy = GaugeMetricFamily(

@@ -104,7 +104,7 @@ class Asked:
                 continue
             for row in self.store.rows(f"explain query plan {sql}"):
                 words = row["detail"].split()
-                if words[0] == "SCAN" and words[1] in LARGE and "LIMIT" not in sql.upper():
+                if words[0] == "SCAN" and words[1] in LARGE and " limit " not in sql.lower():
                     found.append((row["detail"], sql))
         return found
 
