@@ -1,6 +1,6 @@
 """The topic tree: building, parsing and matching. Pure.
 
-    edged/1/<site>/server/<id>/{state,info,health,stats,event}
+    edged/1/<site>/server/<id>/{state,info,health,stats,event,pulse,pulse/receipt}
     edged/1/<site>/cam/<id>/{state,info,frame,roi,receipt,stats,capture/set,model/desired,model/reported,model/want}
     edged/1/<site>/model/meta/<file>      signed TUF metadata, retained
     edged/1/<site>/model/chunk/<sha256>   content-addressed chunks of model files, never retained
