@@ -2,7 +2,7 @@
 
 import pytest
 
-from edged import config
+from edged import config, site
 from edged.admit import Limits
 from edged.daemon import ingest_limits
 from edged.errors import Misconfigured
@@ -40,6 +40,12 @@ def test_an_unknown_key_names_the_nearest_one(wrong, hint):
         {"task": {"classes": ["one"]}},
         {"task": {"classes": ["a", "a"]}},
         {"storage": {"max_bytes": "40 parsecs"}},
+        {"storage": {"per_camera_max_bytes": "a lot"}},
+        {"storage": {"low_water": 0.3}},
+        {"storage": {"keep_last": ["labelled", "everything"]}},
+        {"storage": {"reserve": "1GB"}},
+        {"camera": [{"id": "gate", "max_bytes": "much"}]},
+        {"camera": [{"id": "gate", "max_age_days": -1}]},
         {"server": {"site": "plant-a\n"}},
         {"ingest": {"bytes_per_s": "0"}},
         {"ingest": {"queue_bytes": "1MB"}},
@@ -79,3 +85,19 @@ def test_the_defaults_of_ingest_are_those_of_the_room_itself():
 def test_the_largest_frame_fits_into_the_smallest_room_that_may_be_configured():
     limits = ingest_limits(config.check(GOOD | {"ingest": {"queue_frames": 1, "queue_bytes": 2 * 2**20}}))
     assert (limits.camera_frames, limits.camera_bytes, limits.bytes) == (1, MAX_FRAME_BYTES, MAX_FRAME_BYTES)
+
+
+def test_what_retention_goes_by_is_of_the_site_and_of_each_camera():
+    made = config.check(
+        GOOD
+        | {
+            "storage": {"max_bytes": "40GB", "max_age_days": 30, "per_camera_max_bytes": "8GB", "row_max_age_days": 90},
+            "camera": [{"id": "gate", "max_age_days": 2}, {"id": "yard", "max_bytes": "1GB"}, {"id": "barn"}],
+        }
+    )
+    rules = site.upkeep_rules(made).retention
+    assert [rules.age_of(c) / 86400 for c in ("gate", "yard", "barn")] == [2, 30, 30]
+    assert [rules.bytes_of(c) for c in ("gate", "yard", "barn")] == [8 * 10**9, 10**9, 8 * 10**9]
+    assert rules.longest == 90 * 86400
+    assert 37 * 10**9 < rules.max_bytes < 38 * 10**9  # the rest is padding and segments that are written to
+    assert site.upkeep_rules(config.check(GOOD | {"storage": {"max_bytes": 0}})).retention.max_bytes == 0
