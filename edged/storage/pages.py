@@ -8,91 +8,24 @@ them are gone. Reads only. Does not guarantee that a value was not changed insid
 
 from __future__ import annotations
 
-import re
-import sqlite3
+import mmap
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edged.storage import wal
+from edged.storage.table import Row, Table, Value
 from edged.storage.wal import PAGE_BYTES
-
-Value = int | float | str | bytes | None
-Row = tuple[Value, ...]
 
 _MAX_PAYLOAD = 1 << 30
 _TABLE_LEAF, _TABLE_INNER, _INDEX_LEAF, _INDEX_INNER = 0x0D, 0x05, 0x0A, 0x02
 
 
-@dataclass(frozen=True)
-class Table:
-    """What rows of a table look like. `columns` (name, type, not null, default) in the order of `create table`; `stored`:
-    the places of the columns in the order of the record; `rowid`: the place of the integer key, None if there is none.
-    """
-
-    name: str
-    columns: tuple[tuple[str, str, bool, Value], ...]
-    stored: tuple[int, ...]
-    rowid: int | None
-    without_rowid: bool
-    key: tuple[int, ...]
-    words: Mapping[int, frozenset[str]] = field(default_factory=dict)  # `check (column in (...))` by place
-
-    def row(self, record: Sequence[Value], rowid: int | None) -> Row | None:
-        """The record as a row of this table, None if it cannot be one. Columns that were added later may be missing."""
-        if not max(1, len(self.stored) - _ADDED) <= len(record) <= len(self.stored):
-            return None
-        row = [c[3] for c in self.columns]
-        for place, value in zip(self.stored, record, strict=False):
-            _, kind, not_null, _ = self.columns[place]
-            if place == self.rowid:
-                if value is not None:
-                    return None
-                value = rowid
-            elif value is None:
-                if not_null:
-                    return None
-            elif kind == "REAL" and type(value) is int:
-                value = float(value)  # SQLite stores a whole number in fewer bytes
-            elif type(value) is not _TYPES.get(kind, type(value)) or (
-                place in self.words and value not in self.words[place]
-            ):
-                return None
-            row[place] = value
-        return tuple(row)
-
-
-_TYPES: Mapping[str, type] = {"INTEGER": int, "REAL": float, "TEXT": str, "BLOB": bytes}
-_ADDED = 4  # most columns that versions added to one table
-_CHECK = re.compile(r"check\s*\(\s*(\w+)\s+in\s*\(([^)]*)\)\s*\)", re.IGNORECASE)
-
-
-def tables_of(conn: sqlite3.Connection) -> dict[str, Table]:
-    """The tables of an open, sound database."""
-    found: dict[str, Table] = {}
-    for name, without_rowid, sql in conn.execute(
-        "select l.name, l.wr, s.sql from pragma_table_list l join sqlite_schema s on s.name = l.name and s.type = 'table'"
-        " where l.schema = 'main' and l.type = 'table' and l.name not like 'sqlite_%'"
-    ).fetchall():
-        info = conn.execute(f'pragma table_info("{name}")').fetchall()
-        columns = tuple(
-            (c[1], str(c[2]).upper(), bool(c[3]), conn.execute(f"select {c[4] or 'null'}").fetchone()[0]) for c in info
-        )
-        key = tuple(c[0] for c in sorted((c for c in info if c[5]), key=lambda c: c[5]))
-        rowid = key[0] if not without_rowid and len(key) == 1 and columns[key[0]][1] == "INTEGER" else None
-        rest = tuple(i for i in range(len(columns)) if i not in key)
-        stored = (*key, *rest) if without_rowid else tuple(range(len(columns)))
-        places = {c[0]: i for i, c in enumerate(columns)}
-        words = {places[c]: frozenset(re.findall(r"'([^']*)'", list_)) for c, list_ in _CHECK.findall(sql)}
-        found[name] = Table(name, columns, stored, rowid, bool(without_rowid), key, words)
-    return found
-
-
 @dataclass
 class Found:
     """`rows` of each table by key; `damaged`: pages that a table or an index lacks, or that do not parse whole; `whole`:
-    tables of which nothing is damaged.
+    tables of which nothing is damaged (none of the large ones). Of tables too large to be held `each` gives the rows.
     """
 
     rows: dict[str, dict[Row, Row]] = field(default_factory=dict)
@@ -100,20 +33,34 @@ class Found:
     whole: set[str] = field(default_factory=set)
     pages: int = 0
     wal_broken: int = 0
+    reader: _Reader | None = None
+
+    def each(self, name: str) -> Iterator[Row]:
+        """The rows of a table, of two versions the later one first."""
+        if self.reader is not None:
+            yield from self.reader.each(name)
 
 
 def read(
     path: Path, tables: Mapping[str, Table], *, append_only: frozenset[str] = frozenset(),
-    unless_whole: frozenset[str] = frozenset(),
+    unless_whole: frozenset[str] = frozenset(), large: frozenset[str] = frozenset(),
 ) -> Found:  # fmt: skip
     """Every row that can be read of the database at `path` with its `-wal`. Rows of tables in `append_only` are also
     taken from older images of a page in WAL and file: they are never deleted, so the union is what there was; of two
     versions of a row the later one is taken. Of tables in `unless_whole` only if something of the table is damaged.
+    Rows of tables in `large` are not held: see `Found.each`.
     """
-    main = path.read_bytes()
-    wal_path = path.with_name(path.name + "-wal")
-    log = wal_path.read_bytes() if wal_path.exists() else b""
-    return _Reader(main, log, tables).all(append_only, unless_whole)
+    return _Reader(_mapped(path), _mapped(path.with_name(path.name + "-wal")), tables).all(
+        append_only, unless_whole, large
+    )
+
+
+def _mapped(path: Path) -> mmap.mmap | bytes:
+    """The content of a file, without taking memory for it; empty if there is none."""
+    if not path.exists() or not path.stat().st_size:
+        return b""
+    with path.open("rb") as f:
+        return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 _SCHEMA = Table(
@@ -125,10 +72,12 @@ _SCHEMA = Table(
 
 
 class _Reader:
-    def __init__(self, main: bytes, log: bytes, tables: Mapping[str, Table]) -> None:
+    def __init__(self, main: mmap.mmap | bytes, log: mmap.mmap | bytes, tables: Mapping[str, Table]) -> None:
         self._main, self._log, self._tables = main, log, tables
         self._wal = wal.read(log)
         self._images: dict[int, list[int]] = {}
+        self._pages_of: dict[str, list[int]] = {}
+        self._damaged: set[int] = set()
         self._reached: set[str] = set()  # tables whose every page was found
         for page, place in self._wal.frames:
             self._images.setdefault(page, []).append(place)
@@ -136,33 +85,46 @@ class _Reader:
         self._usable = PAGE_BYTES - (reserved if reserved <= 64 else 0)
         self.count = max([len(main) // PAGE_BYTES, *self._images])
 
-    def all(self, append_only: frozenset[str], unless_whole: frozenset[str]) -> Found:
-        found = Found({name: {} for name in self._tables}, pages=self.count, wal_broken=self._wal.broken)
+    def all(self, append_only: frozenset[str], unless_whole: frozenset[str], large: frozenset[str]) -> Found:
+        found = Found({n: {} for n in self._tables}, pages=self.count, wal_broken=self._wal.broken, reader=self)
+        self._damaged = found.damaged
         owner, seen = self._owners(found.damaged)
         for page in range(1, self.count + 1):
             if page not in seen and self.newest(page)[self._start(page)] in (_TABLE_LEAF, _INDEX_LEAF, _INDEX_INNER):
                 guessed = self._guess(page)
                 if guessed is not None:
                     owner[page] = {guessed}
+        self._pages_of = {name: [p for p in sorted(owner) if name in owner[p]] for name in self._tables}
         broken: set[str] = set(self._tables) if self._wal.broken else set()
-        for page, names in owner.items():
-            broken |= {n for n in names if not self._rows(self.newest(page), page, self._tables[n])[1]}
-        found.whole = self._reached - broken
-        append_only -= unless_whole & found.whole
-        images: list[tuple[bool, int, int, Table, bytes]] = []
-        for page, table in ((p, self._tables[n]) for p in sorted(owner) for n in owner[p]):
-            versions = self.versions(page)
-            for i, (place, image) in enumerate(versions):
-                newest = i == len(versions) - 1
-                if newest or table.name in append_only:
-                    images.append((newest, place, page, table, image))
-        # A row may have moved from page to page: what was written last is read last.
-        for newest, _, page, table, image in sorted(images, key=lambda i: i[:3]):
-            rows, whole = self._rows(image, page, table)
-            found.rows[table.name].update(rows)
-            if newest and not whole:
-                found.damaged.add(page)
+        newest: list[tuple[int, str, dict[Row, Row]]] = []
+        for name in self._tables.keys() - large:
+            for page in self._pages_of[name]:
+                rows, whole = self._rows(self.newest(page), page, self._tables[name])
+                if not whole:
+                    found.damaged.add(page)
+                    broken.add(name)
+                newest.append((self.versions(page)[-1][0], name, rows))
+        found.whole = self._reached - broken - large
+        older = [
+            (place, page, name, image)
+            for name in append_only - large - (unless_whole & found.whole)
+            for page in self._pages_of.get(name, ())
+            for place, image in self.versions(page)[:-1]
+        ]
+        # A row may have moved from page to page: what was written last is taken last.
+        for _, page, name, image in sorted(older, key=lambda o: o[:3]):
+            found.rows[name].update(self._rows(image, page, self._tables[name])[0])
+        for _, name, rows in sorted(newest, key=lambda n: n[:2]):
+            found.rows[name].update(rows)
         return found
+
+    def each(self, name: str) -> Iterator[Row]:
+        """After `all`: the rows of a table's newest images, what was written last first; notes damaged pages, too."""
+        for page in sorted(self._pages_of.get(name, ()), key=lambda p: self.versions(p)[-1][0], reverse=True):
+            rows, whole = self._rows(self.newest(page), page, self._tables[name])
+            if not whole:
+                self._damaged.add(page)
+            yield from rows.values()
 
     # pages
 
@@ -250,9 +212,12 @@ class _Reader:
         by_rowid = image[start] == _TABLE_LEAF
         fits: list[tuple[int, int, str]] = []
         for table in self._tables.values():
-            if table.without_rowid == by_rowid or (table.without_rowid and len(table.columns) < 5):
-                continue  # an index entry has four columns at most, and must not be taken for a row
-            rows = [table.row(record, rowid) for rowid, record in records]
+            if table.without_rowid == by_rowid:
+                continue
+            # An index entry has four columns at most, and must not be taken for a row.
+            rows = [table.row(record, rowid) for rowid, record in records if by_rowid or len(record) > 4]
+            if len(rows) < len(records):
+                continue
             good = sum(row is not None for row in rows)
             if good * 2 > len(rows):
                 exact = sum(len(record) == len(table.stored) for _, record in records)
@@ -357,7 +322,11 @@ def _record(payload: bytes) -> list[Value]:
         raise ValueError
     types: list[int] = []
     while at < head:
-        kind, at = _varint(payload, at)
+        kind = payload[at]
+        if kind < 0x80:
+            at += 1
+        else:
+            kind, at = _varint(payload, at)
         types.append(kind)
     if at != head:
         raise ValueError

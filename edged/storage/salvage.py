@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,6 +26,8 @@ from pathlib import Path
 from edged.errors import Corrupt
 from edged.storage import alarms, audit, copies, objects, pages, recover, schema
 from edged.storage.store import CATALOGUE, Store
+from edged.storage.table import Row, Table, Value
+from edged.storage.table import of as tables_of
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +40,12 @@ APPEND_ONLY = frozenset(
 # An erasure may drop labels, too: an older image of an undamaged page, or a daily copy, does not bring them back.
 _UNLESS_WHOLE = frozenset({"label"})
 # What the segments or triggers tell anew, and what counts in rowids of the old objects.
-_DERIVED = frozenset({"segment", "holding", "intake", "arrival", "_sqlite_migrations", "gauge"})
+_DERIVED = frozenset({"segment", "holding", "intake", "arrival", "_sqlite_migrations"})
 _PICTURES = ("frame", "sample")
 # Of these the newest state is known or nothing: a row that an older copy has may be gone for good.
-_NOT_FROM_COPIES = frozenset({"object", "request", "outbox", "alarm", "planted", "counter", "ageing", "doomed_key"})
+_NOT_FROM_COPIES = frozenset(
+    {"object", "request", "gauge", "outbox", "alarm", "planted", "counter", "ageing", "doomed_key"}
+)
 
 Progress = Callable[[str, float], None]  # what is being done; share done, 0..1
 
@@ -82,7 +86,8 @@ def read(damaged: Path | None) -> pages.Found:
     wanted = {n: t for n, t in tables().items() if n not in _DERIVED}
     if damaged is None:
         return pages.Found({n: {} for n in wanted})
-    found = pages.read(damaged, wanted, append_only=APPEND_ONLY, unless_whole=_UNLESS_WHOLE)
+    large = frozenset({*_PICTURES, "object"})
+    found = pages.read(damaged, wanted, append_only=APPEND_ONLY, unless_whole=_UNLESS_WHOLE, large=large)
     for name in ("audit", "snapshot"):
         found.rows[name] = {k: r for k, r in found.rows[name].items() if _own_hash(name, r)}
     return found
@@ -92,13 +97,13 @@ SHAPE = "select type, name, tbl_name from sqlite_schema where name not like 'sql
 
 
 @cache
-def _reference() -> tuple[dict[str, pages.Table], frozenset[tuple[str, str, str]]]:
+def _reference() -> tuple[dict[str, Table], frozenset[tuple[str, str, str]]]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
         schema.migrate(conn)
-        return pages.tables_of(conn), frozenset(tuple(r) for r in conn.execute(SHAPE))
+        return tables_of(conn), frozenset(tuple(r) for r in conn.execute(SHAPE))
 
 
-def tables() -> dict[str, pages.Table]:
+def tables() -> dict[str, Table]:
     return _reference()[0]
 
 
@@ -106,7 +111,7 @@ def shape() -> frozenset[tuple[str, str, str]]:
     return _reference()[1]
 
 
-def _own_hash(name: str, row: pages.Row) -> bool:
+def _own_hash(name: str, row: Row) -> bool:
     """Whether a row that holds a hash of itself is as it was written."""
     if name == "snapshot":
         return row[0] == hashlib.sha256(str(row[2]).encode()).hexdigest()
@@ -143,10 +148,10 @@ def fill(
     progress("putting it together", 0.9)
     with store.transaction():
         # Of version 3, whose pictures lie in plain files until the first start of a later one moves them.
-        plain_files = [r for r in found.rows["object"].values() if r[7] is None and _has_file(store, str(r[0]))]
+        plain_files = [r for r in found.each("object") if r[7] is None and _has_file(store, str(r[0]))]
         rows["object"] = _insert(conn, known["object"], plain_files)
         for name in _PICTURES:
-            without = [_without_object(store, known[name], r) for r in found.rows[name].values()]
+            without = (_without_object(store, known[name], r) for r in found.each(name))
             rows[name] = _insert(conn, known[name], without)
             if copy is not None:
                 older = (_without_object(store, known[name], r) for r in _of_copy(copy, known[name]))
@@ -180,7 +185,7 @@ def _some(counts: dict[str, int]) -> dict[str, int]:
     return {k: n for k, n in counts.items() if n}
 
 
-def _insert(conn: sqlite3.Connection, table: pages.Table, rows: Iterable[Sequence[pages.Value]]) -> int:
+def _insert(conn: sqlite3.Connection, table: Table, rows: Iterable[Sequence[Value]]) -> int:
     """Put rows where none of their key is yet; what breaks another rule of the table was damaged. Returns how many."""
     sql = f"insert or ignore into {table.name} values ({', '.join('?' * len(table.columns))})"
     made = 0
@@ -190,26 +195,24 @@ def _insert(conn: sqlite3.Connection, table: pages.Table, rows: Iterable[Sequenc
     return made
 
 
-def _of_copy(copy: Path, table: pages.Table) -> list[pages.Row]:
+def _of_copy(copy: Path, table: Table) -> Iterator[Row]:
     """Rows of a daily copy; a column that it does not have yet gets its default."""
     with closing(sqlite3.connect(f"{copy.absolute().as_uri()}?mode=ro", uri=True)) as conn:
         have = {r[1] for r in conn.execute(f"pragma table_info({table.name})")}
         if not have:
-            return []
+            return
         names = [c[0] for c in table.columns if c[0] in have]
         at = [next(i for i, c in enumerate(table.columns) if c[0] == n) for n in names]
-        rows: list[pages.Row] = []
         for values in conn.execute(f"select {', '.join(names)} from {table.name}"):
             row = [c[3] for c in table.columns]
             for i, v in zip(at, values, strict=True):
                 row[i] = v
             if table.name == "release":  # what became of it since is not known: no camera gets it by itself
                 row = ["halted" if v == "rolling" else v for v in row]
-            rows.append(tuple(row))
-        return rows
+            yield tuple(row)
 
 
-def _without_object(store: Store, table: pages.Table, row: pages.Row) -> pages.Row:
+def _without_object(store: Store, table: Table, row: Row) -> Row:
     """A row of frame or sample; its picture only if some segment has it."""
     i = next(i for i, c in enumerate(table.columns) if c[0] == "object")
     if row[i] is None or store.value("select 1 from object where id = ?", (row[i],)):

@@ -7,6 +7,7 @@ behind a broken one was ever promised to anybody: a cut of power leaves such fra
 
 from __future__ import annotations
 
+import mmap
 import struct
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ class Wal:
     cut: int
 
 
-def read(raw: bytes) -> Wal:
+def read(raw: bytes | mmap.mmap) -> Wal:
     """Walk a WAL. SQLite ends at the first frame that is not whole; this goes on, since each frame names the checksum
     that the next one continues.
     """
