@@ -40,9 +40,9 @@ from edged.workers import Workers
 
 CAMERAS = 8
 RATE = 120.0  # frames/s of all
-SECONDS = 10.0
+SECONDS = 8.0
 ROUNDS = 3
-LINES = 2
+LINES = CAMERAS  # what would scrub 120 frames/s; a box of two cores has two
 WARM = 15  # frames of each camera that are not counted
 SITE = "site"
 

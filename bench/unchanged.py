@@ -31,10 +31,10 @@ def jpeg(size: int, width: int = WIDTH, height: int = HEIGHT) -> bytes:
     return data
 
 
-def frame(camera: str, n: int, picture: bytes, received: float, regions: int = 0) -> Frame:
-    """The `n`th frame of a camera, as it arrives."""
+def frame(camera: str, n: int, picture: bytes, received: float, regions: int = 0, boot: str = "bench") -> Frame:
+    """The `n`th frame of a camera since `boot`, as it arrives."""
     boxes = tuple(Region(i * 230, 10, 224, 224, "car", 0.9, 0.5) for i in range(regions))
-    header = FrameHeader(f"bench.{n}", received, n, "bench", WIDTH, HEIGHT, "", boxes)
+    header = FrameHeader(f"{boot}-{n}", received, n, boot, WIDTH, HEIGHT, "", boxes)
     return Frame(camera, header, picture, "frame", received)
 
 

@@ -15,7 +15,7 @@ import secrets
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +26,6 @@ from bench import unchanged
 from edged.clock import SystemClock
 from edged.storage import clean, frames, objects
 from edged.storage.store import Store
-from edged.wire.messages import Frame
 
 OBJECT_BYTES = 100_000
 CROP_BYTES = 9_000
@@ -34,8 +33,6 @@ GROUP = 8
 FRAMES = 1600
 SEGMENTS = 7  # 1600 frames fill five to seven
 IMAGE_BYTES = 2**30
-
-Add = Callable[[Frame], object]
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ def _segments(disk: Disk, picture: bytes, crop: bytes, crops: int, group: int) -
             store.rows("pragma wal_checkpoint(truncate)")
             before, flushes = disk.settled(), store.journal.flushes
             pages = _pages(store)
-            _add_all(store, scrubber, picture, crops, group, use)
+            _add_all(store, scrubber, picture, crops, group, use.split()[0])
             grown = _pages(store) - pages
             log = store.path.with_name("edged.db-wal").stat().st_size
             store.rows("pragma wal_checkpoint(truncate)")
@@ -127,10 +124,9 @@ def _segments(disk: Disk, picture: bytes, crop: bytes, crops: int, group: int) -
     return said
 
 
-def _add_all(store: Store, scrubber: unchanged.Unchanged, picture: bytes, crops: int, group: int, use: str) -> None:
+def _add_all(store: Store, scrubber: unchanged.Unchanged, picture: bytes, crops: int, group: int, boot: str) -> None:
     def add(n: int) -> None:
-        frame = unchanged.frame(f"cam-{n % GROUP}", n, picture, store.clock.now(), crops)
-        frame = Frame(frame.camera, _named(frame, use), frame.jpeg, frame.kind, frame.received)
+        frame = unchanged.frame(f"cam-{n % GROUP}", n // GROUP, picture, store.clock.now(), crops, boot)
         frames.add(store, frame, scrubber.scrub(frame))
 
     if group == 1:
@@ -149,12 +145,6 @@ def _add_all(store: Store, scrubber: unchanged.Unchanged, picture: bytes, crops:
                     store.clock.sleep(0.0002)
             for one in waiting:
                 one.result()
-
-
-def _named(frame: Frame, use: str) -> Any:
-    import msgspec
-
-    return msgspec.structs.replace(frame.header, id=f"{use.replace(' ', '-')}.{frame.header.id}")
 
 
 def _files(disk: Disk, picture: bytes) -> dict[str, Any]:
