@@ -3,7 +3,8 @@
 Guarantees: what `verify` and `fetch` return was signed by the roles of the root that the camera was enrolled with, is
 not expired, and is not older than anything this camera trusted before (python-tuf decides all of that; nothing here
 does). The time that expiry is reckoned from never goes below the latest time at which a refresh succeeded, so that a
-clock that fell back to 1970 makes nothing valid again; only a floor that a wrong clock set weeks ahead is left. Does not guarantee: freshness beyond the timestamp's life.
+clock that fell back to 1970 makes nothing valid again; only a floor that a wrong clock set weeks ahead is left. Does
+not guarantee: freshness beyond the timestamp's life.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ from edged.wire.paho import PahoLink
 
 SITE = "plant-a"
 CAMERAS = ("gate", "yard")
+AGENT = "dock"  # a camera that is a process of its own, if it is started
 QUIET = """
 [privacy]
 faces = false
@@ -43,6 +44,8 @@ delay_s = 0
 planted_every_s = 0
 """
 START_S = 60.0
+# libfaketime 0.9.10 that leaves monotonic time alone breaks clock_nanosleep(2), which time.sleep uses.
+_AWAKE = "import select, time; time.sleep = lambda s: select.select([], [], [], s); from agent.cli import main; main()"
 FREE = "\n[storage]\nmin_free = 0\n"
 
 
@@ -124,11 +127,12 @@ class LiveSite:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        new = site.NewSite(SITE, ("a", "b"), CAMERAS, mqtt_port=self.port, extra=QUIET + extra)
+        new = site.NewSite(SITE, ("a", "b"), (*CAMERAS, AGENT), mqtt_port=self.port, extra=QUIET + extra)
         self.config = site.create(folder, new, clock or SystemClock())
         self.aside, self.log = aside, aside / "log"
         self.broker: subprocess.Popen[bytes] | None = None
         self.daemon: subprocess.Popen[bytes] | None = None
+        self.agent: subprocess.Popen[bytes] | None = None
         self.cameras: list[Camera] = []
 
     def __enter__(self) -> LiveSite:
@@ -140,7 +144,7 @@ class LiveSite:
     def __exit__(self, *_: object) -> None:
         for camera in self.cameras:
             camera.link.close()
-        for process in (self.daemon, self.broker):
+        for process in (self.agent, self.daemon, self.broker):
             if process is not None and process.poll() is None:
                 process.terminate()
                 try:
@@ -168,6 +172,18 @@ class LiveSite:
                 raise RuntimeError(f"the daemon is not ready:\n{self.said()}")
         Path(address).unlink()
         return time.monotonic() - began
+
+    def start_agent(self) -> None:
+        """A real camera process that sends two pictures a second."""
+        pictures = self.aside / "pictures"
+        pictures.mkdir()
+        for i in range(4):
+            (pictures / f"{i}.jpg").write_bytes(jpeg(i))
+        command = site.agent_command(self.folder, SITE, "127.0.0.1", self.port, AGENT)
+        command[command.index("-m") : command.index("run")] = ["-c", _AWAKE]
+        command += ["--source", f"folder:{pictures}?kind=roi&loop=1", "--fps", "2", "--resend-after-s", "5"]
+        with self.log.open("ab") as log:
+            self.agent = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
 
     def kill_daemon(self) -> None:
         assert self.daemon is not None
