@@ -138,7 +138,8 @@ def _of_daemon(facts: Facts) -> Found:
     if (down := known.get("cable_down_ts")) and down.value and at - down.value > AWAY_S:
         told.append(("broker_away", "there is no connection to the broker: nothing comes in", down.value))
     if (mute := known.get("cable_silent")) and mute.value:
-        told.append(("broker_mute", "the broker does not hand back what the box sends itself", 0.0))
+        started = known.get("daemon_started_ts", written).value
+        told.append(("broker_mute", "the broker does not hand back what the box sends itself", started))
     if (beat := known.get("beat_ts")) and beat.ts - beat.value > FRESH_S:
         told.append(("beat_missed", "the box does not get through to itself", beat.value))
     if (age := known.get("queue_age_s")) and age.value > QUEUE_S:
