@@ -75,7 +75,7 @@ def _check(context: Context, fast: bool, clear: bool) -> None:
 def db_backup(context: Context, dest: Path, keep_days: int, verify: bool, listing: bool, which: str) -> None:
     """Add a backup of the site to the folder DEST; the daemon may run. No key is in it (docs/backup.md)."""
     from edged.clock import SystemClock
-    from edged.storage import backup, gauges
+    from edged.storage import audit, backup, gauges
 
     if listing:
         found = [(f.name, backup.choose(dest, f.name)[1]) for f in backup.folders(dest)]
@@ -109,6 +109,8 @@ def db_backup(context: Context, dest: Path, keep_days: int, verify: bool, listin
         )  # fmt: skip
     with context.store() as store:
         gauges.put(store, {"backup_ts": store.clock.now()})
+        detail = {"backup": made.folder.name, "bytes": made.manifest.total}
+        audit.append(store, "command line", "backup", config.server.site, detail)
     context.out(
         {"backup": made.folder.name, "bytes": made.manifest.total, "copied": made.copied,
          "segments": len(made.manifest.segments), "models": len(made.manifest.models), "keys": False},

@@ -12,7 +12,7 @@ import pytest
 from edged.clock import SystemClock
 from edged.config import load
 from edged.site import mend_store, only_daemon, open_store
-from edged.storage import alarms, audit, copies, labels, requests
+from edged.storage import alarms, audit, copies, gauges, labels, requests
 
 
 def edged(*args):
@@ -80,6 +80,9 @@ def test_a_backup_is_made_listed_verified_and_restored(run, site, tmp_path):
     assert (code, made["keys"]) == (0, False)
     assert [b["name"] for b in run("db", "backup", "--list", dest)[1]["backups"]] == [made["backup"]]
     assert run("db", "backup", "--verify", dest)[:1] == (0,)
+    with open_store(load(site / "config.toml"), readonly=True) as store:
+        assert gauges.all(store)["backup_ts"].value > 0
+        assert audit.rows(store, 1)[0].act == "backup"
     code, refused = run("db", "restore", dest)
     assert (code, refused["error"]["code"]) == (1, "store_exists")
     code, done = run("db", "restore", dest, "--yes")
