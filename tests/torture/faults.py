@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,11 +23,13 @@ from tests.torture import inject
 from tests.torture.acts import ACTS
 from tests.torture.endure_act import CAMERAS
 from tests.torture.kill import Stage, stage
+from tests.torture.live import FREE, LiveSite
 
 ERRORS = ("ENOSPC", "EIO", "EROFS")
 KINDS = ("write", "pwrite64", "pwritev2", "fsync", "fdatasync")
 RESUME_S = 30.0
 FAULT_S = 0.4  # how long a fault lasts
+DAEMON_FAULT_S = 2.0
 PER_RUN = 20  # points that one process has to live through
 
 
@@ -127,6 +130,45 @@ def _stored(said: Path, after: int) -> bool:
     return all(f"stored {camera}" in new for camera in CAMERAS) and "audit " in new.replace("unaudited", "")
 
 
+def daemon(wanted: int, seed: int) -> Told:
+    """The same with `edged run`: only calls about the store's files fail, not those of sockets and pipes."""
+    rng, told = random.Random(seed), Told()
+    drawn = rng.sample([f for f in points() if f.again and f.kind != "write"], wanted)
+    with tempfile.TemporaryDirectory() as folder:
+        aside = Path(folder)
+        with LiveSite(aside / "site", aside, extra=FREE) as live:
+            live.play(60, until=lambda: live.stored_since(0))
+            for fault in drawn:
+                _daemon_point(live, fault, aside / "trace", told)
+            if not live.up():
+                told.faults.append(f"the daemon ended:\n{live.said()}")
+            else:
+                live.stop()
+            told.answers += live.answers()
+            told.faults += live.faults()
+    return told
+
+
+def _daemon_point(live: LiveSite, fault: Fault, log: Path, told: Told) -> None:
+    assert live.daemon is not None
+    store = live.folder
+    segments = [store / "segments" / f"{n:08d}.seg" for n in range(1, 40)]
+    paths = [store / "edged.db", store / "edged.db-wal", store / "keyring", store, store / "segments", *segments]
+    kinds = sorted({fault.kind, "close", *inject.SYNCS})
+    with inject.attached(live.daemon.pid, log, trace=kinds, inject=str(fault), paths=paths):
+        live.play(DAEMON_FAULT_S)
+    traced = inject.calls(log)
+    told.points += 1
+    told.injected.update(f"{c.kind} {c.failed}" for c in traced if c.injected)
+    again = inject.synced_again(traced)
+    told.faults += [f"daemon: {fault}: {Path(p).name} was synced again after a failed sync" for p in again]
+    then = time.monotonic()
+    if live.up() and live.play(RESUME_S, until=lambda: live.stored_since(then)):
+        told.resumed_s = max(told.resumed_s, time.monotonic() - then)
+    else:
+        told.faults.append(f"daemon: {fault}: no frames {RESUME_S:g} s after it:\n{live.said(8)}")
+
+
 def _until(done: Callable[[], bool], seconds: float) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -147,9 +189,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     told = run(args.points, args.seed, broken=args.broken)
     print(f"faults: seed {args.seed}: {told}")
-    for fault in told.faults[:50]:
+    live = daemon(min(40, args.points // 10), args.seed)
+    print(f"faults of the daemon: seed {args.seed}: {live}")
+    for fault in (told.faults + live.faults)[:50]:
         print(f"  {fault}")
-    return 1 if told.faults else 0
+    return 1 if told.faults or live.faults else 0
 
 
 if __name__ == "__main__":

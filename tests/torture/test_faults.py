@@ -27,3 +27,12 @@ def test_a_build_that_tries_a_failed_sync_again_is_caught():
     """The negative control."""
     told = faults.run(20, SEED, broken="sync again", kinds=("fsync", "fdatasync"))
     assert any("synced again" in fault for fault in told.faults), told
+
+
+def test_the_daemon_on_such_a_disk_stays_up_says_later_and_goes_on(capsys):
+    told = faults.daemon(4, SEED)
+    with capsys.disabled():
+        print(f"\nfaults of the daemon: seed {SEED}: {told}")
+    assert told.faults == []
+    assert told.answers["retry"] > 0
+    assert told.answers["stored"] > 0
