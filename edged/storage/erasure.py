@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 
 from edged.errors import Refused, Unavailable
-from edged.storage import audit, clean, counters, objects, requests
+from edged.storage import audit, clean, counters, objects, requests, retention
 from edged.storage.store import Store
 
 VERB = "erase"
@@ -166,9 +166,11 @@ def run(store: Store, request_id: int, progress: Progress = lambda _: None) -> E
     keys = set(state["keys"])
     resealed = 0
     for key in sorted(keys):
-        while going := _column(store, f"{_OF_KEY} limit {BATCH}", key):
+        while going := _column(store, f"{_OF_KEY} limit {retention.BATCH}", key):
             with store.transaction():
                 objects.forget(store, going)
+            if len(going) == retention.BATCH:
+                store.clock.sleep(retention.PAUSE_S)
     shared = [r[0] for r in store.rows("select id from doomed_key where request = ?", (request_id,))]
 
     def tell(share: float) -> None:

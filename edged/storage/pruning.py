@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from edged.storage.store import Store
 
 BATCH = 500  # rows of either table in one transaction
+PAUSE_S = 0.01  # between two, so that frames come in
 MOST = 100_000  # frames in one run
 YOUNG_S = 7 * 86400.0
 
@@ -33,6 +34,7 @@ def run(store: Store, before: float, *, young: float, max_bytes: int = 0, most: 
         frames, samples = frames + done.frames, samples + done.samples
         if not done.frames and not done.samples:
             break
+        store.clock.sleep(PAUSE_S)
     return Pruned(frames, samples)
 
 

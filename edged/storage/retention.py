@@ -25,6 +25,7 @@ from edged.storage.worth import KEEP_LAST, Reason, View
 
 MAX_SHARE = 0.05
 BATCH = 100  # objects in a transaction: a frame that comes in meanwhile waits for no more
+PAUSE_S = 0.01  # between two: the lock goes to whoever asks first, and that would be us
 CHUNK = 1000  # rows looked at at once
 SEARCHED = 20  # chunks in which one run looks for doubles
 FRESH_S = 3600.0  # what came in within this time is nobody's double yet
@@ -186,6 +187,7 @@ class _Run:
             size += v.size
             if len(self._chosen) >= BATCH:
                 self.flush()
+                self._store.clock.sleep(PAUSE_S)
                 known.clear()
         return size
 
