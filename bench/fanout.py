@@ -138,8 +138,7 @@ class Place:
         self.workers = Workers(
             self.store, ready, self.box.answer, self._alarm, limits, cameras=(*CAMERAS, *extra), count=self.box.count
         )  # fmt: skip
-        unpaced = Unpaced(deliver.Pacer(1e12, clock), clock)
-        self.fanouts = {"idle": self.box._fanout, "paced": self.box._fanout, "unpaced": unpaced}
+        self._rate = rules.rate_bytes_per_s
         digests = {}
         for seed in range(models):
             data = random.Random(seed).randbytes(MODEL_BYTES)
@@ -165,7 +164,7 @@ class Place:
         while self.link.backlog():  # what the last one left
             time.sleep(0.1)
         time.sleep(2.0)
-        self.box._fanout = self.fanouts[name]
+        self.box._fanout = self._fanout(name)  # what was asked for in the last stretch is forgotten
         wanted: list[int] = []
         if name != "idle":
             wanted = [(self._model + i) % MODELS for i in range(MODELS // 2)]
@@ -180,6 +179,11 @@ class Place:
             "receipts": sum(w < NEVER for w in waits), "sent": len(waits),
             "sent_mb_per_s": round((self._sent() - before) / took / 1e6, 2),
         }  # fmt: skip
+
+    def _fanout(self, name: str) -> deliver.Fanout:
+        if name == "unpaced":
+            return Unpaced(deliver.Pacer(1e12, SystemClock()), SystemClock())
+        return deliver.Fanout(deliver.Pacer(self._rate, SystemClock()), SystemClock(), self.link.backlog)
 
     def close(self) -> None:
         for camera in self.cameras:
@@ -259,7 +263,7 @@ def stretch(link: PahoLink, name: str, seq: int, seconds: float, wanted: Models)
             due += 1 / PER_SECOND
             seq += 1
             under_way[f"{boot}-{seq}"] = seq, now
-        again += [(now, i) for i in under_way if now - went[i] > RESEND_S]
+        again += [(now, i) for i in under_way if now - went.get(i, now) > RESEND_S]
         late = [i for when, i in again if when <= now and i in under_way]
         again = [(when, i) for when, i in again if when > now]
         for frame_id in [*late, *([f"{boot}-{seq}"] if fresh else [])]:
