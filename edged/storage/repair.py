@@ -1,6 +1,7 @@
 """A damaged catalogue is made anew at the start, from what can be read of it, the newest daily copy and the segments.
 
     look      1. header, SQLite's own check, the schema, frames of the WAL that SQLite would not reach
+    start     behind such frames stand rows that never go: salvage.graft; all else: rebuild
     rebuild   1. link the damaged files to `edged.db.damaged-<time>`, -wal too: nothing ever writes them again
               2. salvage.fill into `edged.db.new`
               3. rename it to `edged.db.rebuilt` (from here on it is finished, whatever happens), unlink the old WAL, sync
@@ -17,7 +18,9 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shutil
 import sqlite3
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -45,9 +48,18 @@ def start(
     `open_` opens this site's store with these options of `Store.open`. Hold the daemon's lock.
     """
     finish(data_dir)
-    why = look(data_dir)
+    why, behind = _looked(data_dir, BUDGET_S)
     if why is None:
         return None
+    if behind is not None:
+        stamp = _stamp(clock)
+        kept = data_dir / f"{DAMAGED}{stamp}-wal"
+        shutil.copyfile(
+            data_dir / f"{CATALOGUE}-wal", kept
+        )  # a second name would not do: SQLite goes on with this file
+        os.chmod(kept, 0o600)
+        with open_() as store:
+            return salvage.graft(store, behind, why, kept, stamp)
     log.error("%s: %s; it is made anew", data_dir / CATALOGUE, why)
     return rebuild(data_dir, open_, clock, why, progress)
 
@@ -66,20 +78,28 @@ def look(data_dir: Path, *, budget_s: float = BUDGET_S) -> str | None:
 
     Raises Misconfigured("newer_schema"), Unavailable, and Corrupt("disk_failed") when the disk does not answer.
     """
+    return _looked(data_dir, budget_s)[0]
+
+
+def _looked(data_dir: Path, budget_s: float) -> tuple[str | None, pages.Found | None]:
+    """`look`; and if all that is wrong are rows which SQLite does not reach in the WAL: these."""
     path = data_dir / CATALOGUE
     if not path.exists() or path.stat().st_size == 0:
         if any((data_dir / "segments").glob("*.seg")) or any(copies.all(data_dir)):
-            return "it is gone"
-        return None
+            return "it is gone", None
+        return None, None
     with path.open("rb") as f:
         head = f.read(100)
     if not _plausible(head):
-        return "its header is damaged"
-    behind = _behind(path)
+        return "its header is damaged", None
     conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10, isolation_level=None)
     try:
         with closing(conn):
-            return _sqlite_says(conn, budget_s) or _unreached(conn, behind)
+            if why := _sqlite_says(conn, budget_s):
+                return why, None
+            behind = _behind(path)
+            why = _unreached(conn, behind)
+            return why, behind if why else None
     except sqlite3.DatabaseError as e:
         try:
             with explained(path):
@@ -87,9 +107,9 @@ def look(data_dir: Path, *, budget_s: float = BUDGET_S) -> str | None:
         except Corrupt as told:
             if told.code == "disk_failed":
                 raise
-            return str(e)
+            return str(e), None
         except sqlite3.DatabaseError:  # nothing that SQLite says of a sound file of ours
-            return str(e)
+            return str(e), None
 
 
 def rebuild(
@@ -97,7 +117,7 @@ def rebuild(
 ) -> salvage.Rebuilt:
     """Make the catalogue anew; returns what became of it. Raises Unavailable while another process writes to it."""
     finish(data_dir)
-    stamp = iso(clock.now()).replace(":", "").replace("-", "").replace(".", "")
+    stamp = _stamp(clock)
     with _writers_kept_out(data_dir):
         damaged = _keep(data_dir, stamp)
         progress("reading what is left", 0)
@@ -161,7 +181,12 @@ def _sqlite_says(conn: sqlite3.Connection, budget_s: float) -> str | None:
 def _behind(path: Path) -> pages.Found | None:
     """Rows that never go, in frames of the WAL which SQLite does not reach because one before them is broken."""
     with suppress(FileNotFoundError):
-        walked = wal.read(path.with_name(path.name + "-wal").read_bytes())
+        # What SQLite took stands in the wal-index it has just made (https://www.sqlite.org/walformat.html section 2.1).
+        index = path.with_name(path.name + "-shm").read_bytes()[:20]
+        log_file = path.with_name(path.name + "-wal")
+        if len(index) == 20 and wal.last_commit(log_file) <= struct.unpack_from("=I", index, 16)[0]:
+            return None
+        walked = wal.read(log_file.read_bytes())
         if walked.cut < len(walked.frames):
             tables = {n: t for n, t in salvage.tables().items() if n in salvage.APPEND_ONLY}
             return pages.read(path, tables, append_only=salvage.APPEND_ONLY)
@@ -169,7 +194,7 @@ def _behind(path: Path) -> pages.Found | None:
 
 
 def _unreached(conn: sqlite3.Connection, behind: pages.Found | None) -> str | None:
-    """A cut of power leaves such frames too; then nothing in them was promised to anybody, and no row is missing."""
+    """A cut of power may leave such frames, too: their rows were promised to nobody then, and do no harm."""
     for name, rows in (behind.rows if behind else {}).items():
         table = salvage.tables()[name]
         key = ", ".join(table.columns[i][0] for i in table.key)
@@ -181,6 +206,10 @@ def _unreached(conn: sqlite3.Connection, behind: pages.Found | None) -> str | No
 
 
 # rebuilding
+
+
+def _stamp(clock: Clock) -> str:
+    return iso(clock.now()).replace(":", "").replace("-", "").replace(".", "")
 
 
 @contextmanager

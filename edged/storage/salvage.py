@@ -67,8 +67,13 @@ class Rebuilt:
     lost: dict[str, int] = field(default_factory=dict)
     leftover: dict[str, int] = field(default_factory=dict)
     audit_missing: tuple[tuple[int, int], ...] = ()
+    grafted: bool = False  # the catalogue stayed; only rows behind a broken frame of its WAL were added
 
     def __str__(self) -> str:
+        if self.grafted:
+            added = ", ".join(f"{n} of {table}" for table, n in sorted(self.rows.items()))
+            gone = ", ".join(f"{n} of {table}" for table, n in sorted(self.lost.items())) or "none known"
+            return f"rows were taken from behind a broken frame of the log: {added}; lost: {gone}"
         said = [f"the catalogue was made anew: {self.why}"]
         if self.damaged is not None:
             said.append(f"the damaged one is {self.damaged.name}")
@@ -150,6 +155,7 @@ def fill(
         # Of version 3, whose pictures lie in plain files until the first start of a later one moves them.
         plain_files = [r for r in found.each("object") if r[7] is None and _has_file(store, str(r[0]))]
         rows["object"] = _insert(conn, known["object"], plain_files)
+        _in_order(store)
         for name in _PICTURES:
             without = (_without_object(store, known[name], r) for r in found.each(name))
             rows[name] = _insert(conn, known[name], without)
@@ -170,6 +176,32 @@ def fill(
         alarms.sound(store, alarms.CATALOGUE_REBUILT, str(result))
     conn.execute("pragma foreign_keys = on")
     conn.execute("pragma optimize")
+    return result
+
+
+def graft(store: Store, found: pages.Found, why: str, kept: Path, stamp: str) -> Rebuilt:
+    """Put rows that stand in the WAL behind a broken frame into the catalogue, which is sound without them. A cut of power
+    looks the same, so there is an alarm only if something is known to be lost. `kept`: a copy of that WAL.
+    """
+    conn = store._conn
+    if store.has_key:
+        recover.run(store)  # their samples
+    conn.execute("pragma foreign_keys = off")
+    with store.transaction():
+        rows = {n: _insert(conn, tables()[n], found.rows[n].values()) for n in sorted(found.rows) if n != "audit"}
+        last = audit.head(store).n
+        intact = [r for k, r in sorted(found.rows["audit"].items()) if _own_hash("audit", r) and int(str(r[0])) > last]
+        rows["audit"] = _insert(conn, tables()["audit"], intact)
+        leftover = _set_apart(store, conn, stamp)
+        lost = _numbers_missing(store, None, set())
+        missing = tuple(audit.gaps(audit.Entry(*r) for r in store.rows("select * from audit order by n")))
+        result = Rebuilt(why, kept, 0, found.wal_broken, _some(rows), lost=_some(lost), leftover=leftover,
+                         audit_missing=missing, grafted=True)  # fmt: skip
+        audit.append(store, alarms.AUTHOR, audit.REBUILT, CATALOGUE, _detail(result))
+        if result.lost or leftover or missing:
+            alarms.sound(store, alarms.CATALOGUE_REBUILT, str(result))
+    conn.execute("pragma foreign_keys = on")
+    log.warning("%s", result)
     return result
 
 
@@ -225,6 +257,15 @@ def _has_file(store: Store, object_id: str) -> bool:
         return objects.plain_path(store, object_id).exists()
     except Corrupt:
         return False
+
+
+def _in_order(store: Store) -> None:
+    """Retention takes objects in the order of their rowids: as they came in, which is not the order of the segments."""
+    store.execute("create temp table ordered as select * from object order by created, id")
+    store.execute("delete from object")
+    store.execute("delete from intake")  # the triggers count once more
+    store.execute("insert into object select * from ordered order by rowid")
+    store.execute("drop table ordered")
 
 
 def _introduce(store: Store) -> None:

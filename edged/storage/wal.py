@@ -8,8 +8,10 @@ behind a broken one was ever promised to anybody: a cut of power leaves such fra
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 PAGE_BYTES = 4096  # SQLite's default, and ours
 _MAGIC = {0x377F0682: "<", 0x377F0683: ">"}
@@ -71,6 +73,28 @@ def read(raw: bytes | mmap.mmap) -> Wal:
         before = (c_1, c_2)
         offset = image + PAGE_BYTES
     return Wal(tuple(sound), broken, len(sound) if cut is None else cut)
+
+
+def last_commit(path: Path) -> int:
+    """The number (from 1) of the last frame that ends a transaction and is of the log's present round, by the frames'
+    heads alone: cheap. All frames if the log's own head is damaged; 0 if there is no log.
+    """
+    if not path.exists():
+        return 0
+    with path.open("rb") as f:
+        head, size = f.read(_HEAD), os.fstat(f.fileno()).st_size
+        count = max(0, (size - _HEAD) // (_FRAME_HEAD + PAGE_BYTES))
+        if len(head) < _HEAD:
+            return count
+        magic, *_, sum_1, sum_2 = struct.unpack(">8I", head)
+        if magic not in _MAGIC or _checksum(head[:24], _MAGIC[magic], (0, 0)) != (sum_1, sum_2):
+            return count
+        last = 0
+        for i in range(count):
+            frame = os.pread(f.fileno(), _FRAME_HEAD, _HEAD + i * (_FRAME_HEAD + PAGE_BYTES))
+            if frame[8:16] == head[16:24] and frame[4:8] != bytes(4):
+                last = i + 1
+        return last
 
 
 def _checksum(data: bytes, order: str, seed: tuple[int, int]) -> tuple[int, int]:

@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -19,11 +21,13 @@ from edged.storage import (
     audit,
     candidates,
     check,
+    clean,
     copies,
     cycles,
     erasure,
     frames,
     labels,
+    objects,
     pages,
     repair,
     salvage,
@@ -213,13 +217,15 @@ def test_whatever_is_damaged_the_start_goes_on_and_no_readable_label_is_lost(
             lost += gone
             if rebuilt is None:
                 unseen += 1
-                assert gone == 0, (seed, what)
-                assert after["audit"] == before["audit"], (seed, what)
+                if "wal" not in what[0][0]:  # of its last frames nobody can say whether they were ever written
+                    assert gone == 0, (seed, what)
+                    assert after["audit"] == before["audit"], (seed, what)
             else:
                 rebuilds += 1
                 told += rebuilt.lost.get("label", 0) + rebuilt.leftover.get("label", 0)
                 assert audit.verify(store) > 0
-                assert alarms.stands(store, alarms.CATALOGUE_REBUILT)
+                if not rebuilt.grafted or rebuilt.lost:
+                    assert alarms.stands(store, alarms.CATALOGUE_REBUILT)
             codes = {f.code for f in check.run(store)} - {"model_lost"}
             assert not codes, (seed, what, codes)
     print(
@@ -227,6 +233,38 @@ def test_whatever_is_damaged_the_start_goes_on_and_no_readable_label_is_lost(
     )
     assert rebuilds > SEEDS // 3
     assert told <= lost <= told + SEEDS
+
+
+@pytest.mark.parametrize("torn", [True, False])
+def test_labels_behind_a_broken_frame_of_the_wal_are_grafted_without_a_rebuild(opener, add, data_dir, start, torn):
+    with opener() as store:
+        fill(store, add, 5)
+        store.rows("pragma wal_checkpoint(truncate)")
+        sizes = []
+        for i in range(5):
+            labels.add(store, f"gate:boot-{i}:0", "van", "human", "bert")
+            sizes.append((data_dir / "edged.db-wal").stat().st_size)
+            audit.append(store, "bert", "looked", str(i))
+        before = kept(store)
+        whole = data_dir.with_name("whole")
+        shutil.copytree(data_dir, whole)
+    shutil.rmtree(data_dir)
+    shutil.copytree(whole, data_dir)
+    log = bytearray((data_dir / "edged.db-wal").read_bytes())
+    first = 32 if not torn else sizes[-1]  # the first of all frames, or of those of the last act
+    log[first + 24 + 100] ^= 0xFF
+    (data_dir / "edged.db-wal").write_bytes(log)
+    rebuilt, store = start()
+    with store:
+        if not torn:
+            assert rebuilt.grafted
+            assert rebuilt.damaged.exists()
+        else:
+            assert rebuilt is None or rebuilt.grafted
+        assert before["label"] <= kept(store)["label"]
+        assert audit.verify(store) >= len(before["audit"]) - 1
+        assert [f.code for f in check.run(store) if f.code != "model_lost"] == []
+    assert repair.look(data_dir) is None
 
 
 def test_another_process_follows_to_the_new_catalogue_and_its_label_is_not_left_behind(opener, add, data_dir, clock):
@@ -237,6 +275,29 @@ def test_another_process_follows_to_the_new_catalogue_and_its_label_is_not_left_
     repair.rebuild(data_dir, opener, clock, "asked for")
     labels.add(page, "gate:boot-1:1", "van", "human", "bert")
     with page, opener() as store:
+        assert store.value("select count(*) from label where author = 'bert'") == 1
+
+
+def test_a_process_that_closes_the_old_catalogue_leaves_the_new_ones_wal_alone(opener, add, data_dir, clock):
+    """SQLite removes a WAL by its name at the last close: it must see that another file has the name now."""
+    with opener() as store:
+        fill(store, add, 5)
+    code = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('select * from label').fetchall()\n"
+        "c.execute('update counter set n = n'); c.commit(); print('open', flush=True); sys.stdin.readline(); c.close()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, data_dir / "edged.db"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout.readline() == "open\n"
+        repair.rebuild(data_dir, opener, clock, "asked for")
+        with opener() as store:
+            labels.add(store, "gate:boot-1:1", "van", "human", "bert")
+            other.communicate("close\n", timeout=60)
+            cut = data_dir.with_name("cut")  # what a kill would leave now
+            shutil.copytree(data_dir, cut)
+    with Store.open(cut, clock=clock, site_key=None) as store:
         assert store.value("select count(*) from label where author = 'bert'") == 1
 
 
@@ -298,6 +359,28 @@ def test_a_rebuild_killed_at_any_step_is_taken_up_by_the_next_start(
             break
     print(f"{name}: killed {kills} times")
     assert kills
+
+
+def test_pictures_keep_the_order_in_which_they_came_though_segments_were_recycled(opener, add, data_dir, clock):
+    with opener(segment_bytes=2**14) as store:
+        for i in range(30):
+            clock.at += 60
+            add(store, i)
+        with store.transaction():
+            objects.forget(store, [r[0] for r in store.rows("select id from object where segment in (1, 2)")])
+        clean.free_empty(store)
+        for i in range(30, 40):
+            clock.at += 60
+            add(store, i)
+        assert store.value("select max(generation) from segment") == 2
+        order = [r[0] for r in store.rows("select created from object order by rowid")]
+        counted = [tuple(r) for r in store.rows("select * from holding")]
+    repair.rebuild(data_dir, opener, clock, "asked for")
+    with opener() as store:
+        assert [r[0] for r in store.rows("select created from object order by rowid")] == order
+        assert [tuple(r) for r in store.rows("select * from holding")] == counted
+        (taken_in,) = store.rows("select sum(bytes) from intake")
+        assert taken_in[0] == store.value("select sum(size) from object")
 
 
 def test_a_header_with_another_version_is_damage_when_the_tables_say_so(opener, add, data_dir, start):
