@@ -182,8 +182,9 @@ def _walked(fd: int, number: int, generation: int, recorded: int) -> _Walk:
     offset, hole = 0, -1
     while offset < recorded:
         found = segment.read(fd, number, offset, generation=generation)
-        if found is None and offset != segment.pages(offset):
-            offset = segment.pages(offset)  # the end of a group
+        page = segment.pages(offset)
+        if offset != page and (found is None or _superseded(fd, number, found, page, generation)):
+            offset = page  # the end of a group
             continue
         if found is None:
             hole = offset if hole < 0 else hole
@@ -198,6 +199,12 @@ def _walked(fd: int, number: int, generation: int, recorded: int) -> _Walk:
     if hole >= 0:
         walk.holes.append((hole, recorded))
     return walk
+
+
+def _superseded(fd: int, number: int, found: segment.Found, page: int, generation: int) -> bool:
+    """What is left of a torn group: another one begins where this one's pictures should lie."""
+    behind = segment.read(fd, number, page, generation=generation)
+    return behind is not None and segment.bodies(fd, found.entries) is None
 
 
 def _row_of(store: Store, number: int) -> Row | None:

@@ -168,33 +168,39 @@ def bodies(fd: int, entries: Sequence[Entry]) -> tuple[Body, ...] | None:
 def scan(fd: int, segment: int, start: int = 0, *, generation: int | None = None) -> Iterator[Found]:
     """Records from `start` on, until something is not a whole one of this generation (None: of the first one's)."""
     offset = start
-    while (found := _next(fd, segment, offset, generation)) is not None and bodies(fd, found.entries) is not None:
+    while (found := _whole(fd, segment, offset, generation)) is not None:
         generation = found.generation
         yield found
         offset = found.end
 
 
 def salvage(fd: int, segment: int) -> list[Found]:
-    """Every record of the file's newest generation that has a whole head, whatever is damaged before it.
-
-    Its bodies may be damaged."""
+    """Every record of the file's newest generation that has a whole head and was not written over, whatever is damaged
+    before it. Its bodies may be damaged.
+    """
     size = os.fstat(fd).st_size
-    found: list[Found] = []
-    offset = 0
-    while offset < size:
-        record = _next(fd, segment, offset, None)
-        if record is None:
-            offset = pages(offset + 1)
-        else:
-            found.append(record)
-            offset = record.end
-    newest = max((f.generation for f in found), default=0)
-    return [f for f in found if f.generation == newest]
+    found: dict[int, Found] = {}
+    ahead = {0}
+    while ahead:
+        offset = min(ahead)
+        ahead.remove(offset)
+        if offset >= size or offset in found:
+            continue
+        record = read(fd, segment, offset)
+        if record is not None:
+            found[offset] = record
+            ahead.add(record.end)
+        if record is None or bodies(fd, record.entries) is None:
+            ahead.add(pages(offset + 1))  # it may be what is left of a torn group
+    newest = max((f.generation for f in found.values()), default=0)
+    there = [f for f in found.values() if f.generation == newest]
+    return [f for f, behind in zip(there, [*there[1:], None], strict=False) if not behind or f.end <= behind.offset]
 
 
-def _next(fd: int, segment: int, offset: int, generation: int | None) -> Found | None:
-    """The record that stands at `offset`, or at the next page."""
-    found = read(fd, segment, offset, generation=generation)
-    if found is None and offset != pages(offset):
-        found = read(fd, segment, pages(offset), generation=generation)
-    return found
+def _whole(fd: int, segment: int, offset: int, generation: int | None) -> Found | None:
+    """The whole record at `offset`; else the one at the next page: before it may stand what is left of a torn group."""
+    for at in dict.fromkeys((offset, pages(offset))):
+        found = read(fd, segment, at, generation=generation)
+        if found is not None and bodies(fd, found.entries) is not None:
+            return found
+    return None

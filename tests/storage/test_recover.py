@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from edged.errors import Misconfigured, Unavailable
-from edged.storage import check, clean, frames, labels, objects, recover, samples
+from edged.storage import check, clean, frames, journal, labels, objects, recover, samples, segment
 from edged.storage.journal import Journal
 
 SMALL = 64 * 1024
@@ -61,6 +61,34 @@ def test_frames_whose_rows_were_lost_are_brought_back_whole(open_store, cut, add
         assert recover.run(store) == recover.Recovered()
         add(store, 8)
         same(store, frame, scrubbed, range(1, 9))
+
+
+def test_frames_that_came_after_a_torn_group_outlive_the_next_power_cut(open_store, cut, add, frame, scrubbed):
+    """Of the torn group a head is left, behind which the next group begins on a page of its own."""
+    with open_store() as store:
+        add(store, 1, regions=0)
+        row = store.row("select number, generation, recorded from segment")
+        key = store.seal.key_for(store, "gate", "2026-11-21")
+        body = segment.Body.of("ab" * 16, "frame", bytes(9000))
+        pieces, _ = segment.encode(
+            segment.Record("cd" * 16, key.id, b"never receipted", (body,)),
+            row["number"],
+            row["generation"],
+            row["recorded"],
+        )
+        fd = os.open(journal.path_of(store, row["number"]), os.O_RDWR)
+        os.pwrite(fd, b"".join(pieces)[: segment.PAGE], row["recorded"])
+    with cut() as store:
+        recover.run(store)
+        for n in range(2, 6):
+            add(store, n)
+        assert segment.read(fd, row["number"], row["recorded"]) is not None
+        os.close(fd)
+        assert check.run(store) == []
+    with open_store() as store:
+        assert recover.run(store).frames == 4
+        same(store, frame, scrubbed, range(2, 6))
+        assert check.run(store) == []
 
 
 def test_the_control_without_recovery_loses_them(open_store, cut, add):

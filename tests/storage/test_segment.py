@@ -80,6 +80,34 @@ def test_a_torn_group_ends_the_scan_and_nothing_of_it_is_taken(fd, seed):
         assert bytes(before[found.offset : found.end]) == os.pread(fd, found.length, found.offset)
 
 
+def torn(fd):
+    """A group of which the disk has the first record and the head of the second; later groups behind the first record."""
+    a, b = record(1), record(2, (9000,))
+    end, _ = write(fd, [[a, b]])
+    os.pwrite(fd, bytes(2 * PAGE), PAGE)
+    write(fd, [[record(3)], [record(4, (5000,)), record(5)]], start=end)
+    assert read(fd, 7, end) is not None
+    return end
+
+
+def test_what_was_written_after_a_torn_group_is_found_behind_what_is_left_of_it(fd):
+    end = torn(fd)
+    assert [f.key_id for f in scan(fd, 7)] == ["key-1", "key-3", "key-4", "key-5"]
+    assert [f.key_id for f in scan(fd, 7, end, generation=1)] == ["key-3", "key-4", "key-5"]
+
+
+def test_salvage_finds_what_was_written_on_the_rest_of_a_torn_group(fd):
+    torn(fd)
+    assert [f.key_id for f in salvage(fd, 7)] == ["key-1", "key-3", "key-4", "key-5"]
+
+
+def test_salvage_finds_what_was_written_on_the_rest_of_an_older_generation(fd):
+    end, _ = write(fd, [[record(1), record(2, (9000,))]], generation=3)
+    write(fd, [[record(1)], [record(3)]], generation=4)
+    assert read(fd, 7, end).generation == 3
+    assert [f.key_id for f in salvage(fd, 7)] == ["key-1", "key-3"]
+
+
 def test_every_changed_byte_of_a_record_is_noticed(fd):
     write(fd, [[record(1, (40,), 20)]])
     (found,) = scan(fd, 7)
