@@ -22,6 +22,7 @@ from tests.torture.trace import Call, Fd, Unmodelled
 @dataclass
 class _Open:
     node: File | Folder
+    path: str
     at: int | None  # None: not known, since it may have been read from
     append: bool
     sync: bool
@@ -37,6 +38,7 @@ class Disk:
         self._tell = tell
         self._fds: dict[int, _Open] = {}
         self._syncing: dict[int, tuple[File | Folder, int]] = {}
+        self._afloat: dict[str, File] = {}  # what was written to, by its name then
         for path, content in sorted((tree or {}).items()):
             node: File | Folder = Folder() if content is None else File(bytearray(content), size=len(content))
             folder, name = self._folder(self.root / path)
@@ -70,6 +72,11 @@ class Disk:
             return bool(action(call, words))
         self._require_harmless(call)
         return False
+
+    def afloat(self, suffix: str) -> bool:
+        """Whether a file with such a name holds data that are not synced."""
+        self._afloat = {path: file for path, file in self._afloat.items() if file.pending}
+        return any(path.endswith(suffix) for path in self._afloat)
 
     def died(self, live: Mapping[str, bytes | None]) -> None:
         """The process was killed and left `live`: what calls that never ended did is seen, and not durable."""
@@ -126,7 +133,7 @@ class Disk:
             changed = True
         readable = "O_RDWR" in flags
         sync = "O_SYNC" in flags or "O_DSYNC" in flags
-        self._fds[call.answer] = _Open(node, None if readable else 0, "O_APPEND" in flags, sync)
+        self._fds[call.answer] = _Open(node, str(path), None if readable else 0, "O_APPEND" in flags, sync)
         return changed
 
     def _dup(self, call: Call, words: tuple) -> bool:
@@ -166,6 +173,7 @@ class Disk:
 
     def _put(self, opened: _Open, offset: int, data: bytes) -> bool:
         opened.node.write(offset, data)
+        self._afloat[opened.path] = opened.node
         if opened.sync:
             opened.node.sync(opened.node.synced + len(opened.node.pending))
         return True

@@ -2,7 +2,8 @@
 
 What is not durable is there or not:
 
-    data    none, all, or each 4096 bytes (or 512: torn writes) in any of the versions they had since the last sync
+    data    none, all, or each 4096 bytes (or 512: torn writes) in any of the versions they had since the last sync; or all
+            of a file up to some place and nothing behind it, as a disk that writes in order leaves it
     size    any that the file had or passed since; what is grown without its data is zeros; shrinking comes in order
     names   none, all, the first k of each folder, or each by itself
 
@@ -179,8 +180,10 @@ def _apply(
             if data is not None:
                 for block in range(offset // unit, (offset + len(data) - 1) // unit + 1):
                     versions.setdefault(block, []).append(i)
+        front = rng.choice((*versions, max(versions) + 1)) if versions and rng.random() < 1 / 3 else None
         for block, of in versions.items():
-            for i in of[: rng.randint(0, len(of))]:
+            kept = rng.randint(0, len(of)) if front is None else len(of) * (block < front)
+            for i in of[:kept]:
                 offset, data = changes[i]
                 assert data is not None
                 a, b = max(offset, block * unit), min(offset + len(data), (block + 1) * unit)

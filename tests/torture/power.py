@@ -96,8 +96,9 @@ def record(
     return Recording(str(root), tuple(runs), *start)
 
 
-def points(recording: Recording) -> Iterator[tuple[str, bool, disk.Disk]]:
-    """The model disk at every moment at which a cut differs from one a moment before: (where, soon after a start, disk).
+def points(recording: Recording) -> Iterator[tuple[str, str, disk.Disk]]:
+    """The model disk at every moment at which a cut differs from one a moment before: (where, when, disk). `when` is "afloat"
+    while records are written and not synced, "soon" after a start, else "later".
 
     Of a process that was killed, none: only what it left, in the moments of the next.
     """
@@ -112,7 +113,8 @@ def points(recording: Recording) -> Iterator[tuple[str, bool, disk.Disk]]:
                 raise trace.Unmodelled(f"{run.calls.name}: {call.line}: {call.name}{call.words[:1]}: {e}") from e
             if differs and run is recording.runs[-1]:
                 n += 1
-                yield f"{run.calls.name}:{call.line} after {call.name}", n <= SOON, model
+                when = "afloat" if model.afloat(".seg") else "soon" if n <= SOON else "later"
+                yield f"{run.calls.name}:{call.line} after {call.name}", when, model
         model.died(run.left)
 
 
@@ -126,18 +128,18 @@ def cut(
     enough: int = 20,
     again: list[Start] | None = None,
 ) -> Result:
-    """About `cuts` cuts, spread over kinds and points by `seed`, a third of them soon after the start of the process; stops
-    after `enough` broken ones.
+    """About `cuts` cuts, spread by `seed` over kinds and points, and as many of them over each `when`; stops after `enough`
+    broken ones.
 
     `again` gets some of the trees, each with what had been told.
     """
     rng = random.Random(seed)
-    count = Counter(soon for _, soon, _ in points(recording))
+    count = Counter(when for _, when, _ in points(recording))
     result = Result(points=count.total())
-    chance = {soon: cuts * (1 / 3 if soon else 2 / 3) / (n * len(medium.CUTS)) for soon, n in count.items()}
-    for where, soon, model in points(recording):
+    chance = {when: cuts / (n * len(count) * len(medium.CUTS)) for when, n in count.items()}
+    for where, when, model in points(recording):
         for kind in medium.CUTS:
-            if rng.random() >= chance[soon]:
+            if rng.random() >= chance[when]:
                 continue
             tree, said = model.tree(kind, rng), tuple(model.told)
             write(scratch, tree)

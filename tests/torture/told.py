@@ -133,10 +133,7 @@ def _keys_left(data_dir: Path, told: Told) -> Iterable[str]:
 def _look(store: Store, told: Told) -> list[str]:
     newest = max(told.audit, default=0)
     published = audit.Head(newest, told.audit[newest]) if newest else None
-    broken = [f"check: {finding}" for finding in check.run(store, published)]
-    broken += _rows(store, told)
-    broken += _pictures(store, told)
-    return broken
+    return [*_rows(store, told), *_pictures(store, told), *(f"check: {f}" for f in check.run(store, published))]
 
 
 def _rows(store: Store, told: Told) -> Iterable[str]:
