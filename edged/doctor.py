@@ -113,9 +113,13 @@ def catalogue(config: Config) -> Iterator[Finding]:
         return
     hint = "the next start makes it anew; `edged db rebuild` does so now"
     yield Finding("catalogue", why is None, why or "SQLite finds nothing wrong with it", "" if why is None else hint)
-    left = [p.name for p in config.data_dir.glob(f"{repair.DAMAGED}*") if not p.name.endswith("-wal")]
+    left = [
+        p.name
+        for kind in ("edged.db.damaged-*", "edged.db.leftover-*", "replaced-*")
+        for p in config.data_dir.glob(kind)
+    ]
     if left:
-        yield Finding("damaged copies", True, f"{', '.join(sorted(left))}: remove them once nothing is missed")
+        yield Finding("kept aside", True, f"{', '.join(sorted(left))}: remove them once nothing is missed")
     if not config.schedule.backup:
         yield Finding("daily copy", True, 'switched off: schedule.backup = "" (your choice)')
         return
