@@ -28,7 +28,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 check: lint
-	$(BIN)/pytest -m 'not slow and not browser and not mosquitto' -q
+	$(BIN)/pytest -m 'not slow and not browser and not mosquitto and not torture' -q
 
 torture: $(STAMP)
 	$(BIN)/python -m tests.torture
