@@ -1,11 +1,10 @@
 """Erasure: pictures that nobody can open any more, here or in a copy made before.
 
     promise   1. a row in `request`: from here on it is finished, whatever happens
-    run       2. one transaction: whole data keys are condemned; the rows of single pictures go, and the keys that sealed them
-                 are noted (`doomed_key`); what waits in the outbox does not leave. Then the rows under whole keys go, a
-                 batch at a time, so that frames come in meanwhile
+    run       2. one transaction: the rows of single pictures go, the keys that sealed them are noted (`doomed_key`), and what
+                 waits in the outbox does not leave. The rows of whole days go a batch at a time, so that frames come in
               3. what else the noted keys seal is sealed anew under fresh keys (clean.reseal)
-              4. one transaction: when nothing is left under them, these keys are condemned, too
+              4. one transaction: when nothing is left under all these keys, they are condemned: from here on nobody uses them
               5. the keys are destroyed in both copies of the keyring; the WAL is emptied
               6. one transaction: audit, and the request is answered
 
@@ -19,7 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,20 +158,17 @@ def run(store: Store, request_id: int, progress: Progress = lambda _: None) -> E
     if row["done"] is not None:
         return msgspec.convert(json.loads(row["result"]), Erased)
     store.seal  # noqa: B018  (without the site key nothing can be sealed anew)
+    for earlier in [r.id for r in requests.pending(store) if r.verb == VERB and r.id < request_id]:
+        with suppress(Refused):  # answered by whoever asked for it
+            run(store, earlier)  # else it could seal anew, under another key, what this one takes
     try:
         what = msgspec.convert(json.loads(row["args"]), What)
     except msgspec.ValidationError as e:
         raise Refused(f"request {request_id} is no erasure: {e}", code="bad_request") from e
     state: dict[str, Any] = json.loads(row["result"]) if row["result"] else _forget(store, request_id, what)
-    keys = set(state["keys"])
-    resealed = 0
-    for key in sorted(keys):
-        while going := _column(store, f"{_OF_KEY} limit {retention.BATCH}", key):
-            with store.transaction():
-                objects.forget(store, going)
-            if len(going) == retention.BATCH:
-                store.clock.sleep(retention.PAUSE_S)
     shared = [r[0] for r in store.rows("select id from doomed_key where request = ?", (request_id,))]
+    gone = sorted({*state["keys"], *shared})
+    resealed = 0
 
     def tell(share: float) -> None:
         progress(share)
@@ -179,7 +176,8 @@ def run(store: Store, request_id: int, progress: Progress = lambda _: None) -> E
             _note(store, request_id, {**state, "progress": round(share, 3)})
 
     for _ in range(ROUNDS):
-        left = [i for k in shared for i in _column(store, _OF_LIVE_KEY, k)]
+        _forget_under(store, state["keys"])
+        left = [i for k in shared for i in _column(store, _OF_KEY, k)]
         try:
             resealed += clean.reseal(store, left, tell) if left else 0
         except Unavailable as e:
@@ -187,14 +185,14 @@ def run(store: Store, request_id: int, progress: Progress = lambda _: None) -> E
                 raise
             continue
         with store.transaction():
-            if not any(store.value(_OF_LIVE_KEY, (k,)) for k in shared):
+            if not any(store.value(_OF_KEY, (k,)) for k in gone):
                 # Durable here is durable for the new places, too: they stand in the log before this.
-                store.seal.condemn(store, shared)
+                store.seal.condemn(store, gone)
                 break
     else:
         raise Unavailable("more comes in under the keys than can be sealed anew", code="busy")
-    store.seal.destroy(store, sorted(keys | set(shared)))
-    done = Erased(state["objects"], state["bytes"], len(keys) + len(shared), resealed, tuple(state["models"]))
+    store.seal.destroy(store, gone)
+    done = Erased(state["objects"], state["bytes"], len(gone), resealed, tuple(state["models"]))
     store.rows("pragma wal_checkpoint(truncate)")  # rows that named what was erased do not stay behind in the WAL
     with store.transaction():
         detail = {
@@ -259,9 +257,17 @@ def _forget(store: Store, request_id: int, what: What) -> dict[str, Any]:
         store.execute_many(
             "insert into doomed_key values (?, ?) on conflict do nothing", [(k, request_id) for k in found.shared]
         )
-        store.seal.condemn(store, found.keys)
         _note(store, request_id, state)
     return state
+
+
+def _forget_under(store: Store, keys: Collection[str]) -> None:
+    for key in sorted(keys):
+        while going := _column(store, f"{_OF_KEY} limit {retention.BATCH}", key):
+            with store.transaction():
+                objects.forget(store, going)
+            if len(going) == retention.BATCH:
+                store.clock.sleep(retention.PAUSE_S)
 
 
 def _note(store: Store, request_id: int, state: dict[str, Any]) -> None:
@@ -345,8 +351,6 @@ def _left(store: Store, going: Sequence[str], samples: Sequence[str]) -> Iterato
 
 
 _OF_KEY = "select id from object where key_id = ?"
-# What stands under a key that was condemned goes with it: a second erasure that is under way has taken the whole key.
-_OF_LIVE_KEY = "select o.id from object o join data_key k on k.id = o.key_id where k.id = ? and k.destroyed is null"
 _SAMPLES = "select id from sample where object in ({})"
 _FRAMES = "select 1 from frame where object in ({})"
 _LABELLED = "select distinct sample from label where source = 'human' and undone is null and sample in ({})"
