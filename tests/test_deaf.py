@@ -188,7 +188,7 @@ def test_a_daemon_that_no_longer_hears_ends_by_itself(start, fault):
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_with_the_numbers_that_are_shipped_it_takes_at_most_30_seconds(start, fault):
-    daemon = start(fault, every=5.0, patience=15.0, loop=30.0, deadline=15.0)
+    daemon = start(fault, every=5.0, patience=15.0, loop=25.0, deadline=15.0)
     assert daemon.systemd.is_fed(8, 20)
     daemon.breaks()
     if fault == "flush_hangs":
