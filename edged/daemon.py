@@ -30,7 +30,7 @@ from edged.privacy.talk import Plugin, Polygon, ScrubOptions
 from edged.publish import release, rollout
 from edged.pulse import Pulse, PulseRules, Watched
 from edged.retrain.gate import GateLimits
-from edged.storage import masks, recover
+from edged.storage import masks, recover, repair
 from edged.storage.store import Store
 from edged.storage.upkeep import Upkeep
 from edged.watch import Watch, WatchRules
@@ -116,6 +116,7 @@ def run(config: Config) -> None:
         site.mend_store(config, clock)
         store = stack.enter_context(site.open_store(config, key=True))
         store.seal.note_start(store)  # from here on an older catalogue is known as such
+        repair.miss_segments(store)
         log.info("store open at %s (%s)", store.data_dir, recover.run(store))
         repo = site.open_repository(config, clock)
         release.withdraw(store, repo)

@@ -19,12 +19,13 @@ SCRUB_DOWN = "scrub_down"  # no scrub child can start: nothing is taken from any
 DISK_FULL = "disk_full"  # no room for pictures; cameras keep them
 DISK_FAILED = "disk_failed"  # the disk took a write badly; cameras keep their pictures
 CATALOGUE_REBUILT = "catalogue_rebuilt"  # the database was damaged; what was lost is said
+SEGMENTS_LOST = "segments_lost"  # files with pictures are gone or cut off
 RETENTION_HELD = "retention_held"  # the clock claims so much time that too many pictures would go at once
 KEYRING = "keyring_copy"  # a copy of the keys is missing, damaged or old
 CLOCK_WRONG = "clock_wrong"  # it says a time before this program was made
 CLOCK_STEPPED = "clock_stepped"  # it was set by more than a day
 CODES = (
-    SCRUB_DOWN, DISK_FULL, DISK_FAILED, CATALOGUE_REBUILT, RETENTION_HELD, PRIVACY_LEAK, PRIVACY_UNMEASURED,
+    SCRUB_DOWN, DISK_FULL, DISK_FAILED, CATALOGUE_REBUILT, SEGMENTS_LOST, RETENTION_HELD, PRIVACY_LEAK, PRIVACY_UNMEASURED,
     KEYRING, CLOCK_WRONG, CLOCK_STEPPED,
 )  # fmt: skip
 

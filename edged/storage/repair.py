@@ -28,7 +28,7 @@ from pathlib import Path
 from edged.clock import Clock, SystemClock, iso, stopwatch
 from edged.durable import sync_folder
 from edged.errors import Corrupt, Unavailable
-from edged.storage import copies, pages, salvage, schema, wal
+from edged.storage import alarms, copies, journal, pages, salvage, schema, wal
 from edged.storage.store import CATALOGUE, Store, explained
 
 log = logging.getLogger(__name__)
@@ -110,6 +110,28 @@ def _looked(data_dir: Path, budget_s: float) -> tuple[str | None, pages.Found | 
             return str(e), None
         except sqlite3.DatabaseError:  # nothing that SQLite says of a sound file of ours
             return str(e), None
+
+
+def miss_segments(store: Store) -> list[int]:
+    """At a start: segments whose file is gone or shorter than its rows say. There is an alarm while any is; nothing is
+    written to them again. Their rows stay: a disk that is not mounted may come back.
+    """
+    paths = journal.files(store)
+    missing = [
+        int(r["number"])
+        for r in store.rows(
+            "select number, recorded from segment where state <> 'free' and recorded > 0 order by number"
+        )
+        if r["number"] not in paths or paths[r["number"]].stat().st_size < r["recorded"]
+    ]
+    if not missing:
+        alarms.clear(store, alarms.SEGMENTS_LOST)
+        return []
+    lost = sum(int(store.value("select count(*) from object where segment = ?", (n,))) for n in missing)
+    with store.transaction():
+        store.execute_many("update segment set state = 'full' where number = ?", [(n,) for n in missing])
+        alarms.sound(store, alarms.SEGMENTS_LOST, f"{len(missing)} segments with {lost} pictures are gone or cut off")
+    return missing
 
 
 def rebuild(

@@ -29,6 +29,7 @@ from edged.storage import (
     labels,
     objects,
     pages,
+    recover,
     repair,
     salvage,
     schema,
@@ -406,6 +407,27 @@ def test_a_store_of_a_newer_edged_is_not_made_anew(opener, add, data_dir, start)
     with pytest.raises(Misconfigured) as e:
         start()
     assert e.value.code == "newer_schema"
+
+
+def test_a_segment_that_is_gone_is_an_alarm_and_frames_go_on_in_another(opener, add, data_dir):
+    with opener() as store:
+        fill(store, add, 5)
+        assert repair.miss_segments(store) == []
+    (segment,) = (data_dir / "segments").glob("*.seg")
+    away = segment.rename(data_dir / "away")
+    with opener() as store:
+        assert repair.miss_segments(store) == [1]
+        recover.run(store)
+        assert alarms.stands(store, alarms.SEGMENTS_LOST)
+        add(store, 100)
+        assert objects.read(store, store.value("select object from frame where id = 'boot-100'"))
+        assert {f.code for f in check.run(store)} == {"segment_lost", "model_lost"}
+    away.rename(segment)
+    with opener() as store:
+        assert repair.miss_segments(store) == []
+        recover.run(store)
+        assert not alarms.stands(store, alarms.SEGMENTS_LOST)
+        assert {f.code for f in check.run(store)} == {"model_lost"}
 
 
 def test_labels_whose_sample_is_nowhere_are_kept_beside_and_told(opener, add, data_dir, start, clock):
