@@ -11,6 +11,7 @@ Misconfigured.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -31,9 +32,12 @@ if TYPE_CHECKING:
 
     from edged.storage.journal import Journal
 
+log = logging.getLogger(__name__)
+
 BUSY_S = 10.0
 CATALOGUE = "edged.db"
 SEGMENT_BYTES = 32 * 2**20
+SETTLE_COMMITS, SETTLE_BYTES = 64, 4 * 2**20  # after so many, or when the log has grown by so much
 
 Params = Sequence[Any] | Mapping[str, Any]
 
@@ -71,6 +75,7 @@ class Store:
         self._depth = 0
         self._durable = True
         self._db: Database | None = None
+        self._commits = self._log_bytes = 0  # since the log was moved into the database; how long it was then
         self._suspect = False  # the disk failed: nothing goes through this connection any more
 
     @classmethod
@@ -253,6 +258,8 @@ class Store:
                 self._depth -= 1
                 if outer and not durable:
                     self._conn.execute("pragma synchronous = full")
+            if outer:
+                self._settle()
 
     def execute(self, sql: str, params: Params = ()) -> int:
         """Run one statement (its own durable transaction unless inside one); returns the number of rows changed."""
@@ -267,6 +274,7 @@ class Store:
     def execute_many(self, sql: str, params: Iterable[Params]) -> None:
         with self._lock, self._explained():
             self._sure()._conn.executemany(sql, params)
+            self._settle()
 
     def rows(self, sql: str, params: Params = ()) -> list[sqlite3.Row]:
         """All rows of a query; columns by name or by place."""
@@ -310,11 +318,30 @@ class Store:
     def _run_alone(self, sql: str, params: Params) -> sqlite3.Cursor:
         """One statement; outside a transaction tried again when a full disk was relieved."""
         try:
-            return self._sure()._run(sql, params)
+            done = self._sure()._run(sql, params)
         except Unavailable as e:
             if self._depth or not self._relieved(e):
                 raise
-            return self._sure()._run(sql, params)
+            done = self._sure()._run(sql, params)
+        self._settle()
+        return done
+
+    def _settle(self) -> None:
+        """After a commit: now and then move the log into the database. What fails here costs the caller nothing, but the
+        next one to write gets a new connection.
+        """
+        if self._depth or self._suspect:
+            return
+        self._commits += 1
+        size = _size(_log_of(self.path))
+        if self._commits < SETTLE_COMMITS and size < self._log_bytes + SETTLE_BYTES:
+            return
+        self._commits, self._log_bytes = 0, size
+        try:
+            with self._explained():
+                self._conn.execute("pragma wal_checkpoint(passive)").fetchone()
+        except (Unavailable, Corrupt) as e:
+            log.warning("the catalogue's log stays as it is: %s", e)
 
     def _relieved(self, e: BaseException) -> bool:
         """The disk was full and has room again: the reserve was given back."""
@@ -360,10 +387,10 @@ def fitting(segment_bytes: int, max_bytes: int) -> int:
 
 def _log_again(conn: sqlite3.Connection, path: Path) -> None:
     """Write SQLite's log in place as it is read, and flush it; nobody commits meanwhile."""
-    log = path.with_name(f"{path.name}-wal")
+    file = _log_of(path)
     conn.execute("begin immediate")
     try:
-        fd = os.open(log, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
         try:
             at = 0
             while piece := os.pread(fd, 2**20, at):
@@ -375,9 +402,22 @@ def _log_again(conn: sqlite3.Connection, path: Path) -> None:
     except FileNotFoundError:
         pass
     except OSError as e:
-        raise Unavailable(f"the disk failed under {log}: {e.strerror}", code="disk_failed", hint="look at dmesg") from e
+        raise Unavailable(
+            f"the disk failed under {file}: {e.strerror}", code="disk_failed", hint="look at dmesg"
+        ) from e
     finally:
         conn.execute("rollback")
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
@@ -413,6 +453,7 @@ def _prepare(conn: sqlite3.Connection, readonly: bool) -> None:
         if conn.execute("pragma journal_mode").fetchone()[0] != "wal":
             conn.execute("pragma journal_mode = wal")
         conn.execute("pragma synchronous = full")
+        conn.execute("pragma wal_autocheckpoint = 0")  # it hides a flush that fails, and tries it again: see _settle
         conn.execute("pragma temp_store = memory")  # a savepoint's journal is no business of the disk
         conn.execute("pragma secure_delete = on")  # a destroyed key leaves no copy in a free page
         schema.migrate(conn)

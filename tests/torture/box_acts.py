@@ -17,7 +17,7 @@ from typing import Any
 from edged.errors import EdgedError
 from edged.ingest import take
 from edged.publish import release, trust
-from edged.storage import check, frames, models, objects, releases, sitekey
+from edged.storage import check, erasure, frames, models, objects, releases, requests, sitekey
 from edged.storage.journal import Journal
 from edged.storage.store import Store
 from edged.wire.messages import Frame, FrameHeader, Region
@@ -85,6 +85,8 @@ def sound(folder: Path, look: Callable[[Store], Iterator[str]]) -> list[str]:
     """Everything that must hold of a box after a start, whatever happened before."""
     with open_store(folder) as store:
         recover.run(store)
+        for asked in requests.pending(store):  # the daemon goes on with erasures
+            erasure.run(store, asked.id)
         found = [str(f) for f in check.run(store)]
         found += _pictures(store)
         found += look(store)

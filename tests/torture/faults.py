@@ -188,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"faults: not run: {reason}")
         return 0
     told = run(args.points, args.seed, broken=args.broken)
-    print(f"faults: seed {args.seed}: {told}")
+    print(f"faults: seed {args.seed}: {told}", flush=True)
     live = daemon(min(40, args.points // 10), args.seed)
     print(f"faults of the daemon: seed {args.seed}: {live}")
     for fault in (told.faults + live.faults)[:50]:

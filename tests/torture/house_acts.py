@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from edged.clock import day
-from edged.storage import clean, erasure, frames, labels, objects, requests, retention, rotate, samples, sitekey
+from edged.storage import clean, erasure, frames, labels, objects, retention, rotate, samples, sitekey
 from edged.storage.store import Store
 from tests.torture.act import NOON, Act, Promise
 from tests.torture.box_acts import CROPS, SEGMENT, SITE_KEY, fill, kept, key_place, open_store, picture, sound
@@ -99,8 +99,6 @@ def play_erasure(folder: Path, promise: Promise, broken: str) -> None:
 
 def check_erasure(folder: Path, promises: Sequence[str], final: bool) -> list[str]:
     def look(store: Store) -> Iterator[str]:
-        for asked in requests.pending(store):  # as the daemon goes on with it
-            erasure.run(store, asked.id)
         there = int(store.value("select count(*) from object where camera = 'gate'"))
         if there not in (0, ERASED * (1 + CROPS)) or (there and promises):
             yield f"{there} objects of what was erased are there"
