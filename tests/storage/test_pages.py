@@ -243,3 +243,17 @@ def test_any_noise_at_all_is_read_without_an_exception(tmp_path, tables):
                 spoilt[at : at + size] = rng.randbytes(size)
             file.write_bytes(spoilt[: rng.choice([len(spoilt), rng.randrange(len(spoilt))])])
         pages.read(path, tables, append_only=KEPT)
+
+
+def test_what_sqlite_takes_of_a_log_is_known_without_reading_it_whole(tmp_path, tables):
+    conn, _ = make(tmp_path / "a.db", tables, 3)
+    with closing(conn):
+        log = tmp_path / "a.db-wal"
+        raw = log.read_bytes()
+        (taken,) = struct.unpack_from("=I", (tmp_path / "a.db-shm").read_bytes(), 16)
+        assert wal.last_commit(log) == taken == (len(raw) - 32) // (PAGE + 24)
+        (tmp_path / "b-wal").write_bytes(raw[: -(PAGE + 24)])
+        assert wal.last_commit(tmp_path / "b-wal") < taken
+        (tmp_path / "b-wal").write_bytes(bytes(32) + raw[32:])
+        assert wal.last_commit(tmp_path / "b-wal") == taken
+    assert wal.last_commit(tmp_path / "none") == 0
