@@ -41,6 +41,8 @@ from edged.workers import Workers
 
 log = logging.getLogger(__name__)
 
+MENDING_S = 600  # at most between two words of progress: a million frames are read without one
+
 
 def box_rules(config: Config) -> BoxRules:
     return BoxRules(
@@ -103,6 +105,11 @@ def start_scrubbers(config: Config, painted: Callable[[str], Sequence[Polygon]])
     return list(children)
 
 
+def mending(what: str, share: float) -> None:
+    """A large catalogue takes minutes to be made anew: systemd is told, so that it does not end the start."""
+    notify(f"STATUS=making the catalogue anew: {what}, {share:.0%}\nEXTEND_TIMEOUT_USEC={MENDING_S * 10**6}")
+
+
 def run(config: Config) -> None:
     """Everything `edged run` is, in floor order; returns after SIGTERM or SIGINT, raises what must stop the unit."""
     clock = SystemClock()
@@ -113,7 +120,7 @@ def run(config: Config) -> None:
         watchdog = Watchdog(config.watchdog.loop_s, clock)
         stack.callback(watchdog.leave)  # last of all: what hangs on the way out is ended, too
         stack.enter_context(site.only_daemon(config.data_dir))
-        site.mend_store(config, clock)
+        site.mend_store(config, clock, mending)
         store = stack.enter_context(site.open_store(config, key=True))
         store.seal.note_start(store)  # from here on an older catalogue is known as such
         repair.miss_segments(store)

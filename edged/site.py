@@ -181,11 +181,11 @@ def open_store(
     return store
 
 
-def mend_store(config: Config, clock: Clock) -> salvage.Rebuilt | None:
+def mend_store(config: Config, clock: Clock, progress: repair.Progress = lambda *_: None) -> salvage.Rebuilt | None:
     """Before the daemon opens its store: finish a restore, make a damaged catalogue anew; None if nothing was wrong."""
     disk_place.require(config.data_dir, allow_network=config.storage.allow_network)
     restore.finish(config.data_dir)
-    return repair.start(config.data_dir, partial(open_store, config, key=True), clock)
+    return repair.start(config.data_dir, partial(open_store, config, key=True), clock, progress)
 
 
 def daily_copy(config: Config, clock: Clock) -> copies.Daily | None:

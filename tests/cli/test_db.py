@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -165,3 +166,15 @@ def test_the_daemons_first_step_mends_what_is_damaged(site):
         assert alarms.stands(store, alarms.CATALOGUE_REBUILT)
         assert labels.effective(store) == []
     assert mend_store(config, SystemClock()) is None
+
+
+def test_systemd_is_told_that_a_start_takes_longer_while_the_catalogue_is_made_anew(site, tmp_path, monkeypatch):
+    from edged.daemon import mending
+
+    spoil(site)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        assert mend_store(load(site / "config.toml"), SystemClock(), mending) is not None
+        assert b"EXTEND_TIMEOUT_USEC=600000000" in systemd.recv(1000)
