@@ -33,17 +33,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
 
 from edged import __version__, durable
 from edged.clock import Clock, iso
-from edged.errors import Corrupt, Misconfigured, Refused, Unavailable
-from edged.storage import copies, disk, schema, segment
+from edged.errors import Corrupt, Refused, Unavailable
+from edged.storage import copies, disk, manifest, segment
+from edged.storage.manifest import Kept, Manifest, Part
 from edged.storage.store import CATALOGUE
 
-FORMAT = 1
 MARK = "edged-backup.json"
-MANIFEST = "manifest.json"
 PARTIAL = ".partial"
 KEEP_DAYS = 7
 ROUNDS = 4  # a store that cleans all the time may need a second or third look
@@ -51,55 +49,6 @@ _BLOCK = 1 << 20
 _STAMP = re.compile(r"\d{8}T\d{6}Z")
 
 Progress = Callable[[str, float], None]  # what is being done; share done, 0..1
-
-
-class Kept(Struct, frozen=True):
-    """A file of a backup; `name` is its path under the site's folder."""
-
-    name: str
-    bytes: int
-    sha256: str
-
-
-class Part(Struct, frozen=True):
-    """The first `bytes` of a segment."""
-
-    number: int
-    generation: int
-    bytes: int
-    sha256: str
-
-    @property
-    def file(self) -> str:
-        return f"{self.number:08d}.{self.generation}.seg"
-
-
-class Manifest(Struct, frozen=True):
-    """`starts`: how often the site had been started (the keyring's number of the catalogue)."""
-
-    format: int
-    site: str
-    made: str
-    edged: str
-    schema: int
-    starts: int
-    catalogue: Kept
-    segments: tuple[Part, ...] = ()
-    models: tuple[Kept, ...] = ()
-    files: tuple[Kept, ...] = ()
-
-    @property
-    def total(self) -> int:
-        return (
-            self.catalogue.bytes
-            + sum(s.bytes for s in self.segments)
-            + sum(f.bytes for f in (*self.models, *self.files))
-        )
-
-
-class _Signed(Struct, frozen=True):
-    sha256: str
-    manifest: msgspec.Raw
 
 
 @dataclass(frozen=True)
@@ -135,7 +84,7 @@ def run(
         _claim(dest, site)
         for left in [*dest.glob(f"*{PARTIAL}")]:
             shutil.rmtree(left)
-        before = {(s.number, s.generation): s for folder in folders(dest) for s in _read(folder).segments}
+        before = {(s.number, s.generation): s for folder in folders(dest) for s in manifest.read(folder).segments}
         stamp = iso(clock.now())[:19].replace("-", "").replace(":", "") + "Z"
         if (dest / stamp).exists():
             raise Unavailable(f"{dest / stamp} was made this very second", code="busy")
@@ -171,28 +120,28 @@ def run(
         if config is not None and config.is_file():
             files.append(_copy(config, partial / "config.toml", "config.toml"))
         copied += sum(wrote for _, wrote in (*models, *files))
-        manifest = Manifest(
-            FORMAT, site, iso(clock.now()), __version__, version, starts, catalogue, tuple(segments),
+        whole = Manifest(
+            manifest.FORMAT, site, iso(clock.now()), __version__, version, starts, catalogue, tuple(segments),
             tuple(k for k, _ in models), tuple(k for k, _ in files),
         )  # fmt: skip
-        raw = msgspec.json.encode(manifest)
-        signed = msgspec.json.encode({"sha256": hashlib.sha256(raw).hexdigest(), "manifest": msgspec.Raw(raw)})
         for folder in (dest / "segments", dest / "models", partial):
             if folder.is_dir():
                 _sync(folder)
-        durable.write(partial / MANIFEST, signed, mode=0o600)
+        manifest.write(partial, whole)
         os.rename(partial, dest / stamp)
         _sync(dest)
         _thin(dest, keep_days)
         progress("done", 1)
-        return Made(dest / stamp, manifest, copied)
+        return Made(dest / stamp, whole, copied)
 
 
 def folders(dest: Path) -> list[Path]:
     """The whole backups in DEST, the newest first."""
     if not dest.is_dir():
         return []
-    return sorted((p for p in dest.iterdir() if _STAMP.fullmatch(p.name) and (p / MANIFEST).is_file()), reverse=True)
+    return sorted(
+        (p for p in dest.iterdir() if _STAMP.fullmatch(p.name) and (p / manifest.FILE).is_file()), reverse=True
+    )
 
 
 def choose(source: Path, which: str = "") -> tuple[Path, Manifest]:
@@ -203,18 +152,18 @@ def choose(source: Path, which: str = "") -> tuple[Path, Manifest]:
             f"no whole backup{f' {which}' if which else ''} in {source}", code="no_backup", exit_code=4,
             hint=f"there are: {', '.join(f.name for f in folders(source)) or 'none'}",
         )  # fmt: skip
-    return found[0], _read(found[0])
+    return found[0], manifest.read(found[0])
 
 
 def verify(source: Path, which: str = "", progress: Progress = lambda *_: None) -> list[Trouble]:
     """Read every byte of a backup. Raises as `choose`."""
-    folder, manifest = choose(source, which)
+    folder, whole = choose(source, which)
     found: list[Trouble] = []
     done = 0
-    for path, size, sha256 in places(source, folder, manifest):
+    for path, size, sha256 in places(source, folder, whole):
         found += _differs(path, size, sha256)
         done += size
-        progress("verify", done / (manifest.total or 1))
+        progress("verify", done / (whole.total or 1))
     if not found:
         with closing(copies.opened(folder / CATALOGUE)) as conn:
             try:
@@ -268,33 +217,9 @@ def _claim(dest: Path, site: str) -> None:
         left.unlink()
     if any(dest.iterdir()):
         raise Refused(f"{dest} is not empty and no backup", code="bad_destination", hint="choose an empty folder")
-    durable.write(mark, msgspec.json.encode({"site": site, "format": FORMAT}), mode=0o600)
+    durable.write(mark, msgspec.json.encode({"site": site, "format": manifest.FORMAT}), mode=0o600)
     for name in ("segments", "models"):
         (dest / name).mkdir(mode=0o700, exist_ok=True)
-
-
-def _read(folder: Path) -> Manifest:
-    try:
-        signed = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=_Signed)
-        if hashlib.sha256(bytes(signed.manifest)).hexdigest() != signed.sha256:
-            raise Corrupt(f"{folder / MANIFEST} is damaged", code="bad_manifest")
-        found = msgspec.json.decode(bytes(signed.manifest), type=Manifest)
-    except (OSError, msgspec.DecodeError) as e:
-        raise Corrupt(f"{folder / MANIFEST} cannot be read: {e}", code="bad_manifest") from e
-    if found.format > FORMAT or found.schema > schema.VERSION:
-        raise Misconfigured(
-            f"{folder} was made by edged {found.edged}",
-            code="newer_schema",
-            hint="install that version, or a newer one",
-        )
-    if any(not _inside(f.name) for f in (*found.models, *found.files)):
-        raise Corrupt(f"{folder / MANIFEST} names a file outside of the site", code="bad_manifest")
-    return found
-
-
-def _inside(name: str) -> bool:
-    path = Path(name)
-    return not path.is_absolute() and ".." not in path.parts and path.parts[0] in ("models", "tuf", "config.toml")
 
 
 def _contents(catalogue: Path) -> tuple[list[tuple[int, int, int]], int, int]:
@@ -394,9 +319,9 @@ def _thin(dest: Path, keep_days: int) -> None:
     stay = list(newest.values())[: max(1, keep_days)]
     for folder in found:
         if folder not in stay:
-            (folder / MANIFEST).unlink()  # first: what is half removed is no backup
+            (folder / manifest.FILE).unlink()  # first: what is half removed is no backup
             shutil.rmtree(folder)
-    manifests = [_read(f) for f in stay]
+    manifests = [manifest.read(f) for f in stay]
     named = {s.file for m in manifests for s in m.segments} | {Path(f.name).name for m in manifests for f in m.models}
     for path in (*(dest / "segments").glob("*"), *(dest / "models").glob("*")):
         if path.name not in named:

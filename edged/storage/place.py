@@ -24,33 +24,10 @@ from edged.errors import Misconfigured
 from edged.storage import disk
 
 # Of other machines, or handed through by a hypervisor; all of FUSE but block devices and containers' overlays besides.
-_NETWORK = frozenset(
-    [
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "ncpfs",
-        "afs",
-        "coda",
-        "9p",
-        "virtiofs",
-        "vboxsf",
-        "vmhgfs",
-        "prl_fs",
-        "ceph",
-        "glusterfs",
-        "lustre",
-        "gfs2",
-        "ocfs2",
-        "orangefs",
-        "pvfs2",
-        "beegfs",
-        "gpfs",
-        "davfs",
-    ]
-)
+_NETWORK = frozenset({
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "coda", "9p", "virtiofs", "vboxsf", "vmhgfs", "prl_fs", "ceph",
+    "glusterfs", "lustre", "gfs2", "ocfs2", "orangefs", "pvfs2", "beegfs", "gpfs", "davfs",
+})  # fmt: skip
 _FUSE_LOCAL = frozenset({"fuseblk", "fuse.fuse-overlayfs", "fuse.ext2", "fuse.ext4"})
 _MEMORY = frozenset({"tmpfs", "ramfs"})
 _NO_BARRIER = frozenset({"nobarrier", "barrier=0"})

@@ -27,7 +27,8 @@ from edged.clock import Clock, iso
 from edged.durable import sync_folder, write
 from edged.errors import Corrupt, Misconfigured, Refused, Unavailable
 from edged.storage import audit, backup, check, copies, disk, keyring, objects, recover, repair
-from edged.storage.backup import Manifest, Progress
+from edged.storage.backup import Progress
+from edged.storage.manifest import Manifest
 from edged.storage.sheet import SiteKey
 from edged.storage.store import CATALOGUE, Store
 
