@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from edged.clock import day
+from edged.clock import day, synchronised
 from edged.errors import Corrupt, Refused, Unavailable
 from edged.storage import alarms, clean, counters, erasure, forecast, gauges, pruning, requests, reserve, retention
 from edged.storage.ageing import DAY, Ageing
@@ -44,8 +44,9 @@ class Rules:
 class Upkeep:
     """The work of one process; `step` does what is due."""
 
-    def __init__(self, store: Store, rules: Rules) -> None:
+    def __init__(self, store: Store, rules: Rules, vouched: Callable[[], bool] = synchronised) -> None:
         self._store, self._rules, self._clock = store, rules, store.clock
+        self._vouched = vouched  # whether somebody else than a person confirms the clock
         self._ageing = Ageing(store)
         self._next_asked = self._next_reserve = self._next_retention = self._next_hour = 0.0
         self._held = 0.0
@@ -111,10 +112,13 @@ class Upkeep:
         if done.objects:
             counters.bump_all(self._store, {"retention_objects": done.objects, "retention_bytes": done.bytes})
             log.info("retention took %d pictures, %d bytes%s", done.objects, done.bytes, ", and goes on" * done.more)
-        if done.held:
+        if done.held and self._vouched():
+            self._ageing.confirm()
+            log.info("a time server vouches for the clock: the box was off for %.1f days", done.held / DAY)
+        elif done.held:
             text = (
                 f"by the clock the box was off for {done.held / DAY:.0f} days: nothing goes by age for them until"
-                " `edged data confirm-clock` says that this is so"
+                " a time server or `edged data confirm-clock` says that this is so"
             )
             if alarms.sound(self._store, alarms.RETENTION_HELD, text):
                 log.error("%s", text)

@@ -16,9 +16,9 @@ DAY = 86400.0
 def keep(store):
     recover.run(store)
 
-    def make(**options):
+    def make(vouched=False, **options):
         rules = retention.Rules(**({"max_bytes": 1 << 40, "max_age_s": 30 * DAY, "max_share": 1.0} | options))
-        return upkeep.Upkeep(store, upkeep.Rules(rules, reserve=2**20))
+        return upkeep.Upkeep(store, upkeep.Rules(rules, reserve=2**20), lambda: vouched)
 
     return make
 
@@ -45,6 +45,17 @@ def test_a_clock_in_doubt_is_an_alarm_until_somebody_says_that_it_is_right(store
     work.step()
     assert [r.result for r in requests.latest(store) if r.id == asked] == ["confirmed"]
     assert not alarms.stands(store, alarms.RETENTION_HELD)
+    assert store.value("select count(*) from object") == 0
+
+
+def test_a_clock_that_a_time_server_vouches_for_needs_nobody_to_confirm_it(store, add, keep, clock):
+    add(store, 1)
+    clock.at += 400 * DAY
+    work = keep(vouched=True)
+    work.step()
+    assert not alarms.stands(store, alarms.RETENTION_HELD)
+    clock.at += upkeep.RETENTION_S
+    work.step()
     assert store.value("select count(*) from object") == 0
 
 
