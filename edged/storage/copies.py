@@ -83,6 +83,12 @@ def used(data_dir: Path) -> int:
     return total
 
 
+def drop(data_dir: Path) -> None:
+    """Remove all copies: what an erasure took from the catalogue stands in them."""
+    for path in all(data_dir):
+        path.unlink(missing_ok=True)
+
+
 class Daily:
     """Makes the box's own copy once a day, at `at` (HH:MM, UTC) or as soon after as it runs; tries again in an hour."""
 

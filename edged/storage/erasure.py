@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 
 from edged.errors import Refused, Unavailable
-from edged.storage import audit, clean, counters, objects, requests, retention
+from edged.storage import audit, clean, copies, counters, objects, requests, retention
 from edged.storage.store import Store
 
 VERB = "erase"
@@ -193,6 +193,8 @@ def run(store: Store, request_id: int, progress: Progress = lambda _: None) -> E
         raise Unavailable("more comes in under the keys than can be sealed anew", code="busy")
     store.seal.destroy(store, gone)
     done = Erased(state["objects"], state["bytes"], len(gone), resealed, tuple(state["models"]))
+    if what.drop_labels:
+        copies.drop(store.data_dir)  # they hold the labels; the next one is made without
     store.rows("pragma wal_checkpoint(truncate)")  # rows that named what was erased do not stay behind in the WAL
     with store.transaction():
         detail = {

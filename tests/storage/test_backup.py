@@ -525,6 +525,16 @@ def test_an_own_copy_that_would_eat_the_reserve_is_not_made_and_tried_again_late
     assert own.step() is not None
 
 
+def test_an_erasure_that_drops_labels_leaves_no_own_copy_that_has_them(opener, add, data_dir, clock):
+    with opener() as store:
+        fill(store, add, n=3)
+        copies.make(data_dir, clock)
+        erasure.now(store, erasure.What(samples=("gate:boot-1:0",)), "anna")
+        assert len(copies.all(data_dir)) == 1
+        erasure.now(store, erasure.What(samples=("gate:boot-2:0",), drop_labels=True), "anna")
+        assert copies.all(data_dir) == []
+
+
 def test_an_own_copy_holds_no_key_and_no_picture(opener, add, data_dir, clock, site_key):
     with opener() as store:
         fill(store, add, n=3)
