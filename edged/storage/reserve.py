@@ -1,6 +1,7 @@
 """Space that is taken beforehand and given back when the disk is full: labels, audit, rollback and erasure work then.
 
-A file of `size` bytes, really written (random bytes, so that no file system folds them). It is given back
+A file of `size` bytes, really written (random bytes, so that no file system folds them), and NAMES empty ones, for a
+file system that runs out of inodes. It is given back
 
     at once       when a durable transaction finds the disk full (`Store`): the caller tries again
     beforehand    on the tick, when less than LOW is free
@@ -31,6 +32,7 @@ SIZE = 16 * 10**6
 LOW = 4 * 2**20
 BACK = 16 * 2**20
 NAME = "reserve"
+NAMES = 8
 _BLOCK = 2**20
 
 T = TypeVar("T")
@@ -41,24 +43,28 @@ def step(folder: Path, size: int = SIZE) -> bool:
     path = folder / NAME
     if not size:
         path.unlink(missing_ok=True)
+        _drop_names(folder)
         return False
     have = _size(path)
     found = os.statvfs(folder)
     free = found.f_bavail * found.f_frsize
     if have == size:
+        _keep_names(folder)
         return not (free < LOW and release(folder))
     if free + max(have, 0) < size + BACK:
         if have < 0:
             with suppress(OSError):
                 path.touch(0o600)
         return False
+    _keep_names(folder)
     return _take(path, size)
 
 
 def release(folder: Path) -> bool:
-    """Give the space back to the file system; True if there was any."""
+    """Give the space back to the file system, and the names; True if there was any."""
     path = folder / NAME
     size = _size(path)
+    _drop_names(folder)
     if size <= 0:
         return False
     try:
@@ -67,6 +73,21 @@ def release(folder: Path) -> bool:
         return False
     log.warning("the disk is full: the reserve of %d bytes is given back", size)
     return True
+
+
+def _keep_names(folder: Path) -> None:
+    """Empty files, so that a file system without inodes has some for those who spend."""
+    with suppress(OSError):
+        for n in range(NAMES):
+            path = folder / f"{NAME}.{n}"
+            if not path.exists():
+                path.touch(0o600)
+
+
+def _drop_names(folder: Path) -> None:
+    for n in range(NAMES):
+        with suppress(OSError):
+            (folder / f"{NAME}.{n}").unlink(missing_ok=True)
 
 
 def spend(folder: Path, do: Callable[[], T]) -> T:

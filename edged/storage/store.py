@@ -336,10 +336,10 @@ class Store:
         size = _size(_log_of(self.path))
         if self._commits < SETTLE_COMMITS and size < self._log_bytes + SETTLE_BYTES:
             return
-        self._commits, self._log_bytes = 0, size
         try:
             with self._explained():
                 self._conn.execute("pragma wal_checkpoint(passive)").fetchone()
+            self._commits, self._log_bytes = 0, size
         except (Unavailable, Corrupt) as e:
             log.warning("the catalogue's log stays as it is: %s", e)
 

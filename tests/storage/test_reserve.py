@@ -224,3 +224,15 @@ def test_what_finds_the_disk_full_is_done_again_with_the_reserve_given_back(stor
     reserve.step(data_dir, SIZE)
     assert reserve.spend(data_dir, do) == "done"
     assert (data_dir / "reserve").stat().st_size == 0
+
+
+def test_names_are_held_and_given_back_too(store, data_dir, free):
+    free(1 << 40)
+    reserve.step(data_dir, SIZE)
+    assert len(list(data_dir.glob("reserve.*"))) == reserve.NAMES
+    reserve.release(data_dir)
+    assert list(data_dir.glob("reserve.*")) == []
+    reserve.step(data_dir, SIZE)
+    assert len(list(data_dir.glob("reserve.*"))) == reserve.NAMES
+    reserve.step(data_dir, 0)
+    assert list(data_dir.glob("reserve*")) == []

@@ -145,7 +145,7 @@ def run(wanted: int, seed: int, stop_s: float) -> Told:
             for n in range(share):
                 if time.monotonic() - began > stop_s or not live.up():
                     break
-                _point(live, ballast, "inodes" if n % 5 == 4 else "bytes", f"{limit}, point {n}", rng, told)
+                _point(live, ballast, "inodes" if n % 5 == 1 else "bytes", f"{limit}, point {n}", rng, told)
             _end(live, limit, told)
     return told
 
