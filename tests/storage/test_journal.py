@@ -152,7 +152,8 @@ def test_when_the_disk_fails_the_frame_stays_with_its_camera_and_the_next_goes_e
     left = [r["number"] for r in store.rows("select number from segment where state = 'full'")]
     assert left == ([1] if call == "fdatasync" else [])  # a failed flush is never tried again on that file
     assert samples.crop(store, "gate:boot-0:0")
-    assert check.run(store) == []
+    # What a failed flush left behind is said until the next start has read it.
+    assert {f.code for f in check.run(store)} == ({"unrecorded"} if call == "fdatasync" else set())
 
 
 def test_after_a_failed_flush_the_database_is_opened_anew(store, add, clock, monkeypatch):
