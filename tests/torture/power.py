@@ -125,11 +125,12 @@ def cut(
     seed: int,
     cuts: int,
     recovers: bool = True,
+    shows: str = "",
     enough: int = 20,
     again: list[Start] | None = None,
 ) -> Result:
     """About `cuts` cuts, spread by `seed` over kinds and points, and as many of them over each `when`; stops after `enough`
-    broken ones.
+    that broke a promise (one whose sentence has the words `shows`).
 
     `again` gets some of the trees, each with what had been told.
     """
@@ -145,7 +146,8 @@ def cut(
             write(scratch, tree)
             result.cuts[kind.name] += 1
             result.promises += len(said)
-            if sentences := told.verify(scratch / SITE, said, recovers=recovers):
+            sentences = [s for s in told.verify(scratch / SITE, said, recovers=recovers) if shows in s]
+            if sentences:
                 result.broken.append((f"{where}, {kind.name}", sentences))
             if again is not None and rng.random() < 5 / cuts:
                 again.append((tree, said))
@@ -214,7 +216,9 @@ def control(name: str, *, seed: int, cuts: int = 400, enough: int = 20) -> Resul
     with scratch() as folder:
         kills = [build.kill] if build.kill else []
         recording = record(folder, build.part, seed, frames=8, broken=name, kills=kills)
-        return cut(recording, folder / "cut", seed=seed, cuts=cuts, enough=enough, recovers=build.recovers)
+        return cut(
+            recording, folder / "cut", seed=seed, cuts=cuts, enough=enough, recovers=build.recovers, shows=build.shows
+        )
 
 
 KILLS = ("fdatasync", "fdatasync", "fsync", "pwritev", "link", "rename", "unlink")  # functions of `os`
