@@ -55,12 +55,11 @@ def length_bytes(n: int) -> bytes:
     """A variable byte integer (MQTT 5, 1.5.5); 0..268435455."""
     if n < 0x80:
         return bytes((n,))
-    out = bytearray()
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
+    if n < 0x4000:
+        return bytes((n & 0x7F | 0x80, n >> 7))
+    if n < 0x200000:
+        return bytes((n & 0x7F | 0x80, n >> 7 & 0x7F | 0x80, n >> 14))
+    return bytes((n & 0x7F | 0x80, n >> 7 & 0x7F | 0x80, n >> 14 & 0x7F | 0x80, n >> 21))
 
 
 def _head(whole: memoryview) -> tuple[int, int]:

@@ -203,7 +203,10 @@ class Connection(asyncio.BufferedProtocol):
         # A buffer that was made for this packet goes with it, and nothing is copied. Of any other the payload is
         # copied out: the inbox is written over soon, and a small payload must not keep a large buffer.
         owned = self._partial is not None and 2 * size > len(data)
-        self._handle(packet, payload if owned else bytes(payload))
+        if type(packet) is PublishPacket and self._session is not None:
+            self._publish(self._session, packet, payload if owned else bytes(payload))
+        else:
+            self._handle(packet)
         return size
 
     def _keep(self, data: memoryview, taken: int, end: int) -> None:
@@ -222,7 +225,7 @@ class Connection(asyncio.BufferedProtocol):
             self._partial[:left] = data[taken:end]
             self._filled = left
 
-    def _handle(self, packet: mqtt5.Packet, payload: bytes | memoryview) -> None:
+    def _handle(self, packet: mqtt5.Packet) -> None:
         if self._session is None:
             if isinstance(packet, ConnectPacket):
                 self._connect(packet)
@@ -230,8 +233,6 @@ class Connection(asyncio.BufferedProtocol):
                 self._fail(DisconnectReasonCode.PROTOCOL_ERROR, "the first packet is no CONNECT")
             return
         match packet:
-            case PublishPacket():
-                self._publish(self._session, packet, payload)
             case PubAckPacket():
                 self._hub.acknowledge(self._session, packet.packet_id)
             case PingReqPacket():

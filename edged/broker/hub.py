@@ -149,7 +149,8 @@ class Hub:
         if not self.access.may_publish(session.identity, packet.topic, size=len(payload), retain=packet.retain):
             self._count("refused_publish", session.identity, packet.topic)
             return PubAckReasonCode.NOT_AUTHORIZED
-        return self._route(wrap(packet, payload, session.client_id, self.clock.monotonic()))
+        now = self.clock.monotonic()
+        return self._route(wrap(packet, payload, session.client_id, now), now)
 
     def subscribe(self, session: Session, packet: SubscribePacket) -> tuple[list[SubAckReasonCode], list[Granted]]:
         """One answer per filter, and the filters whose retained messages go out after the SUBACK (`send_retained`)."""
@@ -212,7 +213,7 @@ class Hub:
             wanted.append(granted)
         return SubAckReasonCode(granted.qos)
 
-    def _route(self, parcel: Parcel) -> PubAckReasonCode:
+    def _route(self, parcel: Parcel, now: float) -> PubAckReasonCode:
         if parcel.retain:
             if not parcel.payload:
                 self.retained.pop(parcel.topic, None)
@@ -233,7 +234,7 @@ class Hub:
             session = self.sessions[client_id]
             retain = parcel.retain and granted.retain_as_published
             taken += self._offer(session, parcel, min(parcel.qos, granted.qos), retain)
-            self.flush(session)
+            self._waiting_bytes -= session.flush(now)
         if taken:
             return PubAckReasonCode.SUCCESS
         return PubAckReasonCode.QUOTA_EXCEEDED if chosen else PubAckReasonCode.NO_MATCHING_SUBSCRIBERS
@@ -268,7 +269,8 @@ class Hub:
     def _send_will(self, session: Session) -> None:
         will, session.will, session.will_at = session.will, None, None
         if will is not None:
-            self._route(wrap(will, will.payload or b"", session.client_id, self.clock.monotonic()))
+            now = self.clock.monotonic()
+            self._route(wrap(will, will.payload or b"", session.client_id, now), now)
 
     def _forget(self, session: Session) -> None:
         if session.will_at is not None:

@@ -148,6 +148,15 @@ def test_expiry_counts_down_while_waiting_and_then_takes_the_message(hub, clock)
     assert [(p.payload, p.message_expiry_interval) for p in again.sent] == [(b"100", 70)]
 
 
+def test_the_longest_expiry_is_not_longer_for_a_clock_with_a_fraction(hub, clock):
+    alice, _ = join(hub, "alice")
+    _, box = join(hub, "bob", "t")
+    for i in range(1000):
+        clock.time = 100_000.0 + i / 997
+        say(hub, alice, "t", message_expiry_interval=2**32 - 1, qos=0)
+    assert {packet.message_expiry_interval for packet in box.sent} == {2**32 - 1}
+
+
 def test_a_retained_message_expires_and_retained_topics_are_bounded(hub, clock):
     alice, _ = join(hub, "alice")
     say(hub, alice, "a", retain=True, message_expiry_interval=5)

@@ -37,7 +37,7 @@ def messages(draw):
     )
 
 
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=100, deadline=None, database=None)
 @given(messages())
 def test_a_message_leaves_the_broker_as_it_came(message):
     packet, payload = decode(memoryview(message.write()))
@@ -88,7 +88,7 @@ class Ear:
         raise AssertionError(reason)
 
 
-@settings(max_examples=100, deadline=None, database=None)
+@settings(max_examples=50, deadline=None, database=None)
 @given(st.lists(messages(), max_size=8), st.data())
 def test_in_whatever_pieces_messages_come_none_is_changed_by_what_comes_after(said, data):
     broker = Broker(OpenDoor())
