@@ -1,17 +1,14 @@
-"""Several files of one directory, there whole or not at all, for less than one `edged.durable.write` each.
+"""What the store asks of the disk beyond `edged.durable`, and the disk's errors in the words of edged's families.
 
-Guarantees: once a function here returns, its files survive a power cut on a file system that honours fsync; before that
-a reader sees the old state or the new one, never half a file. A failed fsync is never tried again (the kernel may have
-dropped the pages and then reports success): it is Corrupt. Does not guarantee: that leftovers of a crash (names that
-start with TEMP) are gone; `objects.recover` removes them.
+A failed fsync is never tried again on the same file (the kernel may have dropped the pages and then reports success).
+Names that start with TEMP are leftovers of a crash.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,58 +20,14 @@ _IOV_MAX = 512
 
 
 def make_dir(path: Path) -> None:
-    """Make one directory (0700), durably; an existing one is fine. Its parent must exist."""
-    if path.is_dir():
-        return
+    """Make one directory (0700), durably; an existing one is fine: whoever made it may have died before its name was
+    durable. Its parent must exist.
+    """
     try:
         path.mkdir(mode=0o700, exist_ok=True)
         sync_folder(path.parent)
     except OSError as e:
         raise renamed(e, path) from e
-
-
-def write_all(directory: Path, files: Sequence[tuple[str, bytes]]) -> None:
-    """Write `files` (name, content) into one directory; either all are durable on return or none is left.
-
-    The temporaries are written first and synced after, so that one journal commit of the file system serves several.
-    """
-    temps: list[Path] = []
-    placed: list[Path] = []
-    try:
-        opened: list[int] = []
-        try:
-            for _, content in files:
-                temp = directory / f"{TEMP}{secrets.token_hex(8)}"
-                fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                temps.append(temp)
-                opened.append(fd)
-                _write(fd, content)
-            for fd in opened:
-                os.fsync(fd)
-        finally:
-            for fd in opened:
-                os.close(fd)
-        for temp, (name, _) in zip(temps, files, strict=True):
-            os.rename(temp, directory / name)
-            placed.append(directory / name)
-        sync_folder(directory)
-    except BaseException as e:
-        remove([*temps, *placed])
-        if isinstance(e, OSError):
-            raise renamed(e, directory) from e
-        raise
-
-
-def remove(paths: Iterable[Path]) -> int:
-    """Unlink what is there; returns how many were. Not synced: what a power cut brings back is an orphan."""
-    gone = 0
-    for path in paths:
-        try:
-            path.unlink()
-            gone += 1
-        except FileNotFoundError:
-            pass
-    return gone
 
 
 def write_at(fd: int, offset: int, pieces: Sequence[bytes]) -> None:
@@ -120,9 +73,3 @@ def renamed(e: OSError, path: Path) -> EdgedError:
     if e.errno in (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
         return Misconfigured(what, hint="check that the directory exists and belongs to the user edged runs as")
     return Corrupt(f"the disk failed: {what}", code="disk_failed", hint="look at dmesg; edged must be started again")
-
-
-def _write(fd: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(fd, view) :]

@@ -31,12 +31,14 @@ def put_model(store: Store, model: bytes | Path, suffix: str = ".onnx") -> str:
         model = model.read_bytes()
     sha256 = hashlib.sha256(model).hexdigest()
     path = _path(store, sha256, suffix)
-    if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        try:
+    try:
+        if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             store.models_dir.mkdir(mode=0o700, exist_ok=True)
             durable.write(path, model, mode=0o600)
-        except OSError as e:
-            raise disk.renamed(e, path) from e
+        else:  # whoever wrote it may have died before its name was durable
+            durable.sync_folder(store.models_dir)
+    except OSError as e:
+        raise disk.renamed(e, path) from e
     return sha256
 
 

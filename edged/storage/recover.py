@@ -80,6 +80,10 @@ def rebuild(store: Store, progress: Progress = lambda _: None) -> Recovered:
         try:
             found = segment.salvage(fd, number)
             whole = [_whole(fd, f) for f in found]
+            # Torn at the end: a cut came before its flush, so nobody was told that the frame is here.
+            while whole and len(whole[-1].entries) < len(found[-1].entries):
+                whole.pop()
+                found.pop()
             if found:
                 _flush_again(fd, found[-1:])
         finally:

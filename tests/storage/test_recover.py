@@ -212,6 +212,22 @@ def test_of_a_damaged_segment_everything_else_is_brought_back(open_store, add, e
         assert check.run(store) == []
 
 
+def test_a_rebuild_takes_no_frame_whose_record_was_torn_at_the_end(open_store, add, edit, data_dir):
+    """Its flush never came: nobody was told that it is here, and its camera will send it again."""
+    with open_store() as store:
+        for n in range(3):
+            add(store, n)
+        edit(store, store.value("select object from frame where id = 'boot-2'"), lambda b: bytes(len(b)))
+    for name in ("edged.db", "edged.db-wal", "edged.db-shm"):
+        (data_dir / name).unlink(missing_ok=True)
+    with open_store() as store:
+        assert recover.rebuild(store).frames == 2
+        assert frames.find_receipt(store, "gate", "boot-2") is None
+        add(store, 2)
+        assert frames.last_picture(store, "gate")
+        assert check.run(store) == []
+
+
 def test_labels_outlive_a_cut_that_takes_the_rows_before_them(open_store, add):
     """A durable row carries all rows before it to the disk."""
     with open_store() as store:
