@@ -71,7 +71,6 @@ class Box:
         self._next_tick = self._next_stats = 0.0
         self.failure: BaseException | None = None  # set by `alarm`; the loop ends with it
         self.pulse: Pulse | None = None  # whose messages to ourselves come by the same link
-        link.subscribe(topics.cam(rules.site, "+", "#"))
         link.subscribe(topics.server(rules.site, rules.server_id, f"{BEAT}/#"))
         self._handlers: dict[str, Callable[[str, str, Message], None]] = {
             "frame": self._frame,
@@ -82,6 +81,8 @@ class Box:
             "model/reported": self._reported,
             "model/want": self._want,
         }
+        for leaf in self._handlers:  # one by one: of cam/+/# each receipt that we send would come back to us
+            link.subscribe(topics.cam(rules.site, "+", leaf))
 
     def step(self, timeout_s: float = 0.1) -> None:
         """Handle what has arrived (at most 64 messages), send what is due. Raises Corrupt."""

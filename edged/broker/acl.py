@@ -33,6 +33,10 @@ class Access(Protocol):
 
     def may_subscribe(self, identity: str, topic_filter: str) -> bool: ...
 
+    def may_be_held(self, identity: str) -> bool:
+        """Whether it may be read more slowly, or refused, because it has much waiting for one client."""
+        ...
+
 
 @dataclass(frozen=True)
 class Acl:
@@ -51,6 +55,10 @@ class Acl:
 
     def may_subscribe(self, identity: str, topic_filter: str) -> bool:
         return any(covers(allowed, topic_filter) for allowed in self.readable(identity))
+
+    def may_be_held(self, identity: str) -> bool:
+        """Not the box: one camera that does not read must not keep the others from what the box says."""
+        return identity != SERVER
 
     def readable(self, identity: str) -> tuple[str, ...]:
         """The filters that an identity may subscribe to, or to anything narrower."""
@@ -79,6 +87,9 @@ class OpenDoor:
 
     def may_subscribe(self, identity: str, topic_filter: str) -> bool:
         return True
+
+    def may_be_held(self, identity: str) -> bool:
+        return False
 
 
 def covers(outer: str, inner: str) -> bool:

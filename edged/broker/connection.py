@@ -73,6 +73,7 @@ class Connection(asyncio.BufferedProtocol):
         self._identity: str | None = None  # of the certificate; None without TLS
         self._fd: int | None = None  # of the socket, if what we send goes out as it is
         self._writable = True
+        self._held = False  # the client's part of what waits for another is full: its bytes stay in its socket
         self._ending = False
         self._graceful = False
         self._keepalive_s = 0.0
@@ -130,6 +131,14 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         return False
 
+    def hold(self, on: bool) -> None:
+        self._held = on
+        if on:
+            self._transport.pause_reading()
+        else:
+            self._heard = self._hub.clock.monotonic()
+            self._transport.resume_reading()
+
     def pause_writing(self) -> None:
         self._writable = False
 
@@ -165,6 +174,8 @@ class Connection(asyncio.BufferedProtocol):
         """Once a second: is the client late?"""
         if self._deadline is not None and now >= self._deadline:
             self._transport.abort()
+        elif self._held:
+            pass  # what it says stays unread: silence proves nothing
         elif self._keepalive_s and now - self._heard > 1.5 * self._keepalive_s and not self._ending:
             self._fail(DisconnectReasonCode.KEEP_ALIVE_TIMEOUT, f"silent for {now - self._heard:.0f} s")
 

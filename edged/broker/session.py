@@ -1,13 +1,15 @@
 """One client's memory at the broker: what it subscribed to, what is on its way to it, what waits.
 
-Guarantees: messages leave in the order they came; a QoS-1 message is kept until it is acknowledged, and sent again,
-marked as a duplicate and before anything newer, when the client comes back; no more than the client's receive maximum
-is unacknowledged at once; what waits is bounded in bytes. Does not guarantee: anything after the broker's end.
+Guarantees: the messages of one publisher leave in the order they came, publishers take turns, a message each (Nagle 1987,
+RFC 970); a QoS-1 message is kept until it is acknowledged, and sent again, marked as a duplicate and before anything
+newer, when the client comes back; no more than the client's receive maximum, and no more than INFLIGHT_BYTES and one
+message, is unacknowledged at once; what waits is bounded in bytes. Does not guarantee: an order between publishers
+(MQTT 5, 4.6, asks for none), anything after the broker's end.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,6 +18,7 @@ from mqtt5 import DisconnectReasonCode, Will
 from edged.broker.parcel import Parcel, Pieces
 
 MAX_INFLIGHT = 32  # unacknowledged at once, whatever the client would allow
+INFLIGHT_BYTES = 8 * 1024 * 1024  # unacknowledged at once
 
 
 class Outlet(Protocol):
@@ -31,6 +34,10 @@ class Outlet(Protocol):
         """Say why and hang up; the session has already let go of this outlet."""
         ...
 
+    def hold(self, on: bool) -> None:
+        """Read no more of what the client sends, or go on."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Granted:
@@ -40,6 +47,14 @@ class Granted:
     qos: int
     no_local: bool = False
     retain_as_published: bool = True
+
+
+@dataclass(eq=False, slots=True)
+class Part:
+    """What one publisher has waiting for one client: parcel, QoS granted, retain flag."""
+
+    parcels: deque[tuple[Parcel, int, bool]] = field(default_factory=deque)
+    bytes: int = 0
 
 
 @dataclass(eq=False)
@@ -56,10 +71,13 @@ class Session:
     will_at: float | None = None
     ends_at: float | None = None
     subscriptions: dict[str, Granted] = field(default_factory=dict)
-    waiting: deque[tuple[Parcel, int, bool]] = field(default_factory=deque)  # parcel, QoS granted, retain flag
+    parts: OrderedDict[str, Part] = field(default_factory=OrderedDict)  # by publisher, whose turn it is first
+    holds: set[str] = field(default_factory=set)  # publishers that are not read because of their part of this
+    held_by: set[str] = field(default_factory=set)  # sessions that this one, as a publisher, is held for
     inflight: dict[int, tuple[Parcel, bool]] = field(default_factory=dict)  # packet id -> parcel, retain; in order sent
     again: deque[int] = field(default_factory=deque)  # inflight, but not yet sent on this connection
-    bytes: int = 0  # of waiting and inflight together
+    bytes: int = 0  # of what waits and what is inflight together
+    inflight_bytes: int = 0
     dropped: int = 0
     _last_id: int = 0
 
@@ -70,7 +88,11 @@ class Session:
         if self.bytes + parcel.size > room:
             self.dropped += 1
             return False
-        self.waiting.append((parcel, qos, retain))
+        part = self.parts.get(parcel.origin)
+        if part is None:
+            part = self.parts[parcel.origin] = Part()
+        part.parcels.append((parcel, qos, retain))
+        part.bytes += parcel.size
         self.bytes += parcel.size
         return True
 
@@ -84,11 +106,21 @@ class Session:
             if packet_id in self.inflight:
                 parcel, retain = self.inflight[packet_id]
                 self.outlet.send(parcel.packet(now, 1, retain, packet_id, True))
-        while self.waiting and self.outlet is not None and self.outlet.ready():
-            parcel, qos, retain = self.waiting[0]
-            if qos and len(self.inflight) >= self.receive_max:
+        while self.parts and self.outlet is not None and self.outlet.ready():
+            origin, part = next(iter(self.parts.items()))
+            parcel, qos, retain = part.parcels[0]
+            if (
+                qos
+                and self.inflight
+                and (len(self.inflight) >= self.receive_max or self.inflight_bytes + parcel.size > INFLIGHT_BYTES)
+            ):
                 break
-            self.waiting.popleft()
+            part.parcels.popleft()
+            if part.parcels:
+                part.bytes -= parcel.size
+                self.parts.move_to_end(origin)
+            else:
+                del self.parts[origin]
             self.bytes -= parcel.size
             if parcel.expired(now):
                 continue
@@ -100,6 +132,7 @@ class Session:
             if new_id is not None:
                 self.inflight[new_id] = (parcel, retain)
                 self.bytes += parcel.size
+                self.inflight_bytes += parcel.size
             self.outlet.send(packet)
         return before - self.bytes
 
@@ -109,6 +142,7 @@ class Session:
         if found is None:
             return 0
         self.bytes -= found[0].size
+        self.inflight_bytes -= found[0].size
         return found[0].size
 
     def _next_id(self) -> int:
