@@ -19,7 +19,7 @@ from typing import Literal, NoReturn, Protocol
 
 from edged.admit import Backoff
 from edged.clock import Clock
-from edged.errors import Corrupt, EdgedError, Refused, Unavailable
+from edged.errors import Corrupt, EdgedError, Misconfigured, Refused, Unavailable
 from edged.privacy.scrub import Scrubbed
 from edged.privacy.stream import Stream
 from edged.privacy.talk import Planted, Seen, Spot
@@ -104,8 +104,8 @@ def fail(store: Store, frame: Frame, e: EdgedError, disk: Backoff) -> FrameRecei
     """What becomes of a frame that could not be scrubbed or stored; raises Corrupt again."""
     if isinstance(e, Corrupt):
         raise e
-    if isinstance(e, Unavailable):
-        if e.code == "child_down":
+    if isinstance(e, Unavailable | Misconfigured):  # neither is the frame's fault: it stays on its camera
+        if e.code == "child_down" or isinstance(e, Misconfigured):
             note_down(store, e)
         after_s = disk.failed(str(e), store.clock.monotonic()) if e.code in DISK else RETRY_S
         if e.code in DISK:

@@ -18,6 +18,8 @@ from edged.storage.store import Store
 
 Progress = Callable[[float], None]  # share done, 0..1
 
+OWED_S = 3.0  # rows follow their records within so long (journal.py, `linger_s`)
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -98,12 +100,19 @@ def _segments(store: Store, sealed: bool, progress: Progress) -> Iterator[Findin
     for number in paths.keys() - rows.keys():
         fd = os.open(paths[number], os.O_RDONLY | os.O_CLOEXEC)
         try:
-            if next(segment.scan(fd, number), None) is not None and not _row_of(store, number):
+            if next(segment.scan(fd, number), None) is not None and _stays(store, number, ()):
                 yield Finding(
                     "unrecorded", str(number), f"segment {number} has records and no row: a restart reads them"
                 )
         finally:
             os.close(fd)
+
+
+def _stays(store: Store, number: int, row: tuple[object, ...]) -> bool:
+    """Whether a segment's row is still that, also after a daemon that runs had the time to write rows that it owed."""
+    if tuple(_row_of(store, number) or ()) == row and journal.written_now(store):
+        store.clock.sleep(OWED_S)
+    return tuple(_row_of(store, number) or ()) == row
 
 
 def _segment(store: Store, fd: int, number: int, row: Row, sealed: bool, bad_keys: set[str]) -> Iterator[Finding]:
@@ -128,7 +137,7 @@ def _segment(store: Store, fd: int, number: int, row: Row, sealed: bool, bad_key
     of = None if row["state"] == "free" else generation
     behind = next(segment.scan(fd, number, recorded, generation=of), None)
     newer = behind is not None and (of is not None or behind.generation > generation)
-    if newer and tuple(_row_of(store, number) or ()) == (generation, row["state"], recorded):
+    if newer and _stays(store, number, (generation, row["state"], recorded)):
         yield Finding(
             "unrecorded", str(number), f"segment {number} has records behind {recorded}: a restart reads them"
         )

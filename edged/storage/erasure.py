@@ -184,7 +184,8 @@ def run(store: Store, request_id: int, progress: Progress = lambda _: None) -> E
             if e.code != "disk_full" or not clean.run(store).freed:
                 raise
             continue
-        with store.transaction():
+        # A frame whose camera was told has its rows now, and no other camera is told until the keys are condemned.
+        with store.journal.settled(), store.transaction():
             if not any(store.value(_OF_KEY, (k,)) for k in gone):
                 # Durable here is durable for the new places, too: they stand in the log before this.
                 store.seal.condemn(store, gone)

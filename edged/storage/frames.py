@@ -167,9 +167,12 @@ def _append(store: Store, answer: Answer, key: DataKey, bodies: tuple[segment.Bo
         insert(store, answer)
         return answer.receipt()
 
-    receipt: FrameReceipt = store.journal.append(
-        journal.Draft((answer.camera, answer.id), record_of(answer, key, bodies), lambda: _known(store, answer), rows)
-    )
+    def known() -> FrameReceipt | None:
+        store.seal.require_live(store, key.id)  # its rows may come after the receipt, and must not be refused then
+        return _known(store, answer)
+
+    name, record = (answer.camera, answer.id), record_of(answer, key, bodies)
+    receipt: FrameReceipt = store.journal.append(journal.Draft(name, record, known, rows, promised=answer.receipt()))
     return receipt
 
 

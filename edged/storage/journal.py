@@ -7,7 +7,8 @@
                 5. each caller gets what its rows returned
 
 Guarantees: when `append` returns, the record survives a power cut; its rows may not (they are written without a flush of
-their own), and a start rebuilds them from the record (recover.py). One process writes: a second one is Unavailable.
+their own), and a start rebuilds them from the record (recover.py). No segment is left,
+freed or written again while rows of it are owed. One process writes: a second one is Unavailable.
 A flush that failed is never tried again: the segment is left for a new one, the database is opened anew, and until
 `cooldown` is over callers are told Unavailable. Does not guarantee any order between callers.
 """
@@ -18,8 +19,8 @@ import fcntl
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,6 +40,7 @@ CLASSES: tuple[Class, ...] = ("new", "kept")
 FEWEST = 4  # segments that there may be, however small the store is to be
 COOLDOWN_S = (1.0, 8.0)  # after the first failure, and at most
 GROUP_BYTES = 8 * 2**20
+OWED = 512  # records without rows, at most
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,22 @@ class Draft:
     known: Callable[[], Any]
     rows: Callable[[Place], Any]
     of: Class = "new"
+    promised: Any = None  # what `rows` will return; then they may be written later (`linger_s`)
     done: threading.Event = field(default_factory=threading.Event)
     result: Any = None
     error: BaseException | None = None
+
+
+@dataclass(frozen=True)
+class _Owed:
+    """Durable records whose rows are still to be written."""
+
+    segment: int
+    generation: int
+    of: Class
+    end: int
+    placed: Sequence[tuple[Draft, Place]]
+    told: bool  # their callers have what was promised
 
 
 @dataclass
@@ -85,6 +100,9 @@ class Journal:
         self._waiting: list[Draft] = []
         self._waiting_lock = threading.Lock()
         self._heads: dict[Class, _Head] = {}
+        self._owed: list[_Owed] = []
+        self._owed_names: set[object] = set()
+        self._owed_since: threading.Timer | None = None
         self._broken = False
         self._failures = 0
         self._not_before = 0.0
@@ -121,8 +139,20 @@ class Journal:
         with self._turn:
             pass
 
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """No row is owed, and nobody is told anything, until this ends. Raises as `append`."""
+        with self._turn:
+            self._mend()
+            self._settle()
+            yield
+
     def close(self) -> None:
         with self._turn:
+            with suppress(EdgedError):  # a start rebuilds them
+                self._settle()
+            if self._owed_since is not None:
+                self._owed_since.cancel()
             self._leave()
             os.close(self._lock_fd)
 
@@ -145,6 +175,8 @@ class Journal:
 
     def _commit(self, group: Sequence[Draft]) -> None:
         self._mend()
+        if len(self._owed_names) >= OWED or any(d.name in self._owed_names for d in group):
+            self._settle()
         fresh: dict[object, Draft] = {}
         for d in group:
             try:
@@ -156,9 +188,11 @@ class Journal:
                 fresh.setdefault(d.name, d)
         for of in CLASSES:
             self._write([d for d in fresh.values() if d.of == of], of)
-        for d in group:
-            if d.result is None and d.error is None:  # the same came twice at once
-                d.result, d.error = d.known(), fresh[d.name].error
+        twice = [d for d in group if d.result is None and d.error is None]  # the same came twice at once
+        if twice:
+            self._settle()
+        for d in twice:
+            d.result, d.error = d.known(), fresh[d.name].error
 
     def _write(self, drafts: list[Draft], of: Class) -> None:
         while drafts:
@@ -173,16 +207,16 @@ class Journal:
                 pieces += made
                 offset += d.record.size
                 placed.append((d, Place(head.number, entries)))
-            self._flush(head, start, pieces)
+            self._flush(head, of, start, pieces)
             head.end, head.size = offset, max(head.size, offset)
             self._record(head, of, placed)
             self.written += len(placed)
             self._failures = 0
 
-    def _flush(self, head: _Head, start: int, pieces: list[bytes]) -> None:
+    def _flush(self, head: _Head, of: Class, start: int, pieces: list[bytes]) -> None:
         size = sum(map(len, pieces))
         if start + size > head.size:
-            disk.require_space(self._store.data_dir, start + size - head.size, self._store.min_free)
+            disk.require_space(self._store.data_dir, start + size - head.size, self._reserve(of))
         try:
             disk.write_at(head.fd, start, pieces)
         except OSError as e:  # nothing was flushed: the same place may be written again
@@ -195,33 +229,76 @@ class Journal:
             raise self._failed(disk.renamed(e, self._path(head.number))) from e
 
     def _record(self, head: _Head, of: Class, placed: Sequence[tuple[Draft, Place]]) -> None:
+        later = self._store.linger_s > 0 and all(d.promised is not None for d, _ in placed)
+        self._owed.append(_Owed(head.number, head.generation, of, head.end, placed, later))
+        if later:
+            for d, _ in placed:
+                d.result = d.promised
+                self._owed_names.add(d.name)
+            if self._owed_since is None:
+                self._owed_since = threading.Timer(self._store.linger_s, self._linger)
+                self._owed_since.daemon = True
+                self._owed_since.start()
+            return
         try:
-            with self._store.transaction(durable=False):
-                if not head.announced:
-                    self._store.execute(
-                        "update segment set state = 'full' where state = 'open' and class = ? and number <> ?",
-                        (of, head.number),
-                    )
-                self._store.execute(
-                    "insert into segment (number, generation, class, state, recorded) values (?1, ?2, ?3, 'open', ?4)"
-                    " on conflict (number) do update set generation = ?2, class = ?3, state = 'open', recorded = ?4",
-                    (head.number, head.generation, of, head.end),
-                )
-                for d, place in placed:
-                    try:
-                        with self._store.transaction(durable=False):
-                            d.result = d.rows(place)
-                    except EdgedError as e:
-                        if isinstance(e, Corrupt) or e.code in ("disk_full", "busy"):
-                            raise
-                        d.error = e
-        except EdgedError as e:
+            self._settle()
+        except EdgedError:
             for d, _ in placed:
                 d.result, d.error = None, None
+            self._owed.pop()  # nobody was told of these: the same frame sent again, or a start, has them
+            raise
+
+    def _linger(self) -> None:
+        with suppress(EdgedError), self._turn:  # tried again with the next group
+            self._settle()
+
+    def _settle(self) -> None:
+        """The rows of what is durable, in one transaction."""
+        if self._owed_since is not None:
+            self._owed_since.cancel()
+            self._owed_since = None
+        if not self._owed:
+            return
+        try:
+            with self._store.transaction(durable=False):
+                for o in self._owed:
+                    self._settle_one(o)
+        except EdgedError as e:
             if isinstance(e, Corrupt):
                 self._broken = True
             raise self._failed(e) from e
-        head.announced = True
+        for o in self._owed:
+            if (head := self._heads.get(o.of)) is not None and head.number == o.segment:
+                head.announced = True
+        self._owed.clear()
+        self._owed_names.clear()
+
+    def _settle_one(self, o: _Owed) -> None:
+        head = self._heads.get(o.of)
+        state = "open" if head is not None and head.number == o.segment else "full"
+        if state == "full" or not head.announced:  # type: ignore[union-attr]
+            self._store.execute(
+                "update segment set state = 'full' where state = 'open' and class = ? and number <> ?",
+                (o.of, o.segment),
+            )
+        self._store.execute(
+            "insert into segment (number, generation, class, state, recorded) values (?1, ?2, ?3, ?4, ?5)"
+            " on conflict (number) do update set generation = ?2, class = ?3, state = ?4, recorded = ?5",
+            (o.segment, o.generation, o.of, state, o.end),
+        )
+        for d, place in o.placed:
+            try:
+                with self._store.transaction(durable=False):
+                    made = d.rows(place)
+                    if not o.told:
+                        d.result = made
+            except EdgedError as e:
+                if isinstance(e, Corrupt) or e.code in ("disk_full", "busy", "disk_failed"):
+                    raise
+                if not o.told:
+                    d.error = e
+                else:  # its key was destroyed meanwhile
+                    log.warning("a frame that was answered has no rows: %s", e)
 
     # segments
 
@@ -229,6 +306,7 @@ class Journal:
         """The segment to write to."""
         head = self._heads.get(of) or self._resume(of)
         if head is not None and segment.pages(head.end) + size > self._store.segment_bytes:
+            self._settle()  # while the segment is known to be the open one
             os.close(head.fd)
             self._heads.pop(of, None)
             head = None
@@ -263,11 +341,15 @@ class Journal:
         if free:
             fd = self._open(free[0]["number"], create=True)
             return _Head(free[0]["number"], free[0]["generation"] + 1, fd, 0, os.fstat(fd).st_size, False)
-        disk.require_space(self._store.data_dir, self._store.segment_bytes, self._store.min_free)
+        disk.require_space(self._store.data_dir, self._store.segment_bytes, self._reserve(of))
         number = max([last, *taken]) + 1
         fd = self._open(number, create=True)
         found = next(segment.scan(fd, number), None)  # left by a run whose rows were lost and that had no receipt
         return _Head(number, found.generation + 1 if found else 1, fd, 0, os.fstat(fd).st_size, False)
+
+    def _reserve(self, of: Class) -> int:
+        """Bytes of the disk that are not to be touched. What is moved is moved to make room, or to erase."""
+        return self._store.min_free if of == "new" else 0
 
     def _open(self, number: int, *, create: bool) -> int:
         path = self._path(number)
@@ -306,6 +388,7 @@ class Journal:
         if self._broken:
             self._leave()
             self._store.reopen()
+            self._settle()  # before its segment can be taken for an empty one
             # What stands behind `recorded` in what was left may be on disk or not, whatever the cache says.
             self._store.execute("update segment set state = 'full' where state = 'open'")
             self._broken = False
@@ -323,6 +406,18 @@ LOCK = ".lock"
 
 def path_of(store: Store, number: int) -> Path:
     return store.segments_dir / f"{number:08d}.seg"
+
+
+def written_now(store: Store) -> bool:
+    """Whether some process is the writer of this store's segments."""
+    fd = os.open(store.segments_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def files(store: Store) -> dict[int, Path]:

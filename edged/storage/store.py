@@ -57,6 +57,7 @@ class Store:
         max_bytes: int,
         segment_bytes: int,
         busy_s: float,
+        linger_s: float,
         catalogue: str = CATALOGUE,
     ) -> None:
         self.data_dir = data_dir
@@ -66,6 +67,7 @@ class Store:
         self.min_free = min_free  # bytes of the disk that new pictures may not take
         self.max_bytes = max_bytes  # of all segments; 0 = as many as there is room for
         self.segment_bytes = segment_bytes
+        self.linger_s = linger_s  # that rows of durable frames may wait for others
         self._busy_s = busy_s
         self._journal: Journal | None = None
         self._seal = seal
@@ -93,6 +95,7 @@ class Store:
         keyring_copy: Path | None = None,
         accept_catalogue: bool = False,
         catalogue: str = CATALOGUE,
+        linger_s: float = 0.0,
     ) -> Store:
         """Open the store under `data_dir`, making or upgrading it unless `readonly`.
 
@@ -101,6 +104,7 @@ class Store:
         most (0 = no limit). `busy_s`: how long to wait for another writer. `keyring_copy`: where the second copy of the
         keyring is (default: in the site's keys/). `accept_catalogue`: the catalogue was restored or made anew, so it may
         be older than the keyring. `catalogue`: the name of its file, another while a new one is made (repair.py).
+        `linger_s`: how long rows of durable frames may wait to be written together (journal.py).
         """
         data_dir = Path(data_dir)
         path = data_dir / catalogue
@@ -113,7 +117,7 @@ class Store:
         store = cls(
             data_dir, _connect(path, readonly, busy_s), seal, clock, readonly=readonly, min_free=min_free,
             max_bytes=max_bytes, segment_bytes=fitting(segment_bytes, max_bytes), busy_s=busy_s,
-            catalogue=catalogue,
+            linger_s=linger_s, catalogue=catalogue,
         )  # fmt: skip
         try:
             with explained(path):

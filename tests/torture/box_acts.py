@@ -60,11 +60,13 @@ class Scrubber:
 # the box
 
 
-def open_store(folder: Path, at: float = NOON, **options: int) -> Store:
+def open_store(folder: Path, at: float = NOON, **options: float) -> Store:
     """With segments that hold half a dozen frames; with the key that lies in the folder, if one does."""
     place = key_place(folder)
     site_key = sitekey.read(place) if place.path.exists() else SITE_KEY
-    return Store.open(folder, clock=Still(at), site_key=site_key, **({"segment_bytes": SEGMENT} | options))
+    return Store.open(
+        folder, clock=Still(at), site_key=site_key, **({"segment_bytes": SEGMENT, "linger_s": 0.05} | options)
+    )
 
 
 def key_place(folder: Path) -> sitekey.Place:

@@ -51,9 +51,14 @@ def frame(camera: str, frame_id: str) -> Sent:
     return Sent(sent, scrubbed, withheld=dice[5] % 8 == 0)
 
 
+LINGER_S = 0.05  # as in life, rows follow their receipts; shorter, so that there are moments of every kind
+
+
 def open_store(data_dir: Path, clock: Clock, *, max_bytes: int = MAX_BYTES, recovers: bool = True) -> Store:
     """Open, recover, finish what erasures had promised; `recovers` False is a start that forgets to recover."""
-    store = Store.open(data_dir, clock=clock, site_key=SITE_KEY, segment_bytes=SEGMENT_BYTES, max_bytes=max_bytes)
+    store = Store.open(
+        data_dir, clock=clock, site_key=SITE_KEY, segment_bytes=SEGMENT_BYTES, max_bytes=max_bytes, linger_s=LINGER_S
+    )
     try:
         if recovers:
             recover.run(store)
