@@ -24,6 +24,7 @@ from typing import Any
 
 from bench import unchanged
 from edged.clock import SystemClock
+from edged.site import LINGER_S
 from edged.storage import clean, frames, objects
 from edged.storage.store import Store
 
@@ -103,12 +104,16 @@ def _segments(disk: Disk, picture: bytes, crop: bytes, crops: int, group: int) -
     scrubber = unchanged.Unchanged(crop)
     said: dict[str, Any] = {}
     room = SEGMENTS * (2 if crops else 1) * 32 * 2**20
-    with Store.open(disk.folder / "site", clock=SystemClock(), site_key=bytes(32), max_bytes=room) as store:
+    with Store.open(
+        disk.folder / "site", clock=SystemClock(), site_key=bytes(32), max_bytes=room, linger_s=LINGER_S
+    ) as store:
         for use in ("first use", "recycled"):
             store.rows("pragma wal_checkpoint(truncate)")
             before, flushes = disk.settled(), store.journal.flushes
             pages = _pages(store)
             _add_all(store, scrubber, picture, crops, group, use.split()[0])
+            with store.journal.settled():
+                pass
             grown = _pages(store) - pages
             log = store.path.with_name("edged.db-wal").stat().st_size
             store.rows("pragma wal_checkpoint(truncate)")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LINGER_S = 1.0  # that rows of pictures may follow their receipts: flash is spared a third of what it would take
+LINGER_S = 2.0  # that rows of pictures may follow their receipts: flash is spared a fifth of what it would take
 CREDENTIAL = "storage-key"  # systemd LoadCredential= name
 
 

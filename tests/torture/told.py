@@ -220,8 +220,7 @@ def _resume(store: Store, told: Told) -> list[str]:
             broken.append(f"frame {camera}:{frame_id} came again and got another receipt: {again}")
     for n in range(2):
         new = scene.frame("gate", f"after-{n}")
-        frames.add(store, new.frame, new.scrubbed)
-        told.receipts["gate", f"after-{n}"] = (
-            frames.find_receipt(store, "gate", f"after-{n}").sha256, "stored"
-        )  # fmt: skip
-    return broken + _look(store, told)
+        receipt = frames.add(store, new.frame, new.scrubbed)
+        told.receipts["gate", f"after-{n}"] = (receipt.sha256, "stored")
+    with store.journal.settled():
+        return broken + _look(store, told)
