@@ -9,7 +9,8 @@ reconnect, so the far end may see one twice.
 Traps that this file stands between: an exception in a callback ends paho's own network thread while `is_connected()`
 stays true, so the loop is ours and the callbacks only enqueue; paho ignores the broker's Maximum Packet Size and an
 oversize message would reconnect for ever, so `publish` looks first; paho writes to the socket from the publishing
-thread unless `on_socket_register_write` is set, so it is set.
+thread unless `on_socket_register_write` is set, so it is set; paho spends most of a received message's cost on its
+properties, so those are read by `publication`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import random
 import socket
 import threading
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
 from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -33,6 +34,7 @@ from edged.clock import stopwatch
 from edged.errors import Misconfigured, Refused, Unavailable
 from edged.wire.link import Endpoint, Message, Will
 from edged.wire.messages import MAX_FRAME_BYTES
+from edged.wire.publication import Publication, take_apart
 from edged.wire.tls import client_context, explain
 
 log = logging.getLogger(__name__)
@@ -97,7 +99,7 @@ class PahoLink:
             self._client.tls_set_context(self._tls)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
-        self._client.on_message = self._on_message
+        self._client.on_publication = self._on_publication
         self._client.on_publish = self._on_publish
         self._client.on_subscribe = self._on_subscribe
         self._client.on_log = self._on_log
@@ -336,13 +338,12 @@ class PahoLink:
         if level == LogLevel.MQTT_LOG_ERR:
             self._complaint = text
 
-    def _on_message(self, client: Client, _data: Any, incoming: MQTTMessage) -> None:
+    def _on_publication(self, client: Client, incoming: Publication, qos: int, retain: bool) -> None:
         try:
-            topic = incoming.topic
+            topic = incoming.topic.decode()
         except UnicodeDecodeError:
             topic = ""
-        pairs = getattr(incoming.properties, "UserProperty", ())
-        message = Message(topic, bytes(incoming.payload), tuple((str(k), str(v)) for k, v in pairs), incoming.retain)
+        message = Message(topic, incoming.payload, incoming.pairs, retain)
         with self._changed:
             self._received += 1
             if self._inbox_bytes + len(message.payload) > WAITING_BYTES:
@@ -351,12 +352,12 @@ class PahoLink:
             if not topic or full:
                 self._counts["dropped"] += 1
             else:
-                self._inbox.append((message, incoming.mid, incoming.qos, self._connects))
+                self._inbox.append((message, incoming.packet_id, qos, self._connects))
                 self._inbox_bytes += len(message.payload)
                 self._changed.notify_all()
                 return
-        if incoming.qos and not full:  # what found no room stays unacknowledged: the broker still has it
-            client.ack(incoming.mid, incoming.qos)
+        if qos and not full:  # what found no room stays unacknowledged: the broker still has it
+            client.ack(incoming.packet_id, qos)
 
     def _forget_stale(self) -> None:
         """What nobody took of an earlier connection. Of this one at most RECEIVE_MAXIMUM messages wait, the broker holds
@@ -410,8 +411,26 @@ class PahoLink:
             log.warning("%s: the broker refused to subscribe %s: %s", self._endpoint.client_id, topic_filter, reason)
 
 
-def _client(endpoint: Endpoint, will: Will | None, max_packet_bytes: int) -> Client:
-    client = Client(
+class _Client(Client):
+    """paho's, but that a message comes to `on_publication`, and without paho's reading of its properties."""
+
+    on_publication: Callable[[Client, Publication, int, bool], None]
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        head = self._in_packet["command"]
+        qos = head >> 1 & 3
+        try:
+            incoming = take_apart(qos, self._in_packet["packet"])
+        except (ValueError, IndexError):
+            return super()._handle_publish()  # it has the words for what is malformed; nothing hears on_message
+        if qos > 1:  # nobody subscribes so
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+        self.on_publication(self, incoming, qos, bool(head & 1))
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
+def _client(endpoint: Endpoint, will: Will | None, max_packet_bytes: int) -> _Client:
+    client = _Client(
         CallbackAPIVersion.VERSION2, endpoint.client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True
     )
     client.connect_timeout = CONNECT_TIMEOUT_S
