@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 JOBS = 2  # that wait for one line
 BUSY_S = (0.2, 30.0)  # shortest and longest that a camera is told to wait when there is no room
 PATIENCE = 10.0  # delays that a frame waits for later ones while others are queued
+TOLD = Limits(
+    frames_per_s=16.0, burst=64.0
+)  # of those over their share, that are told so; a window is 8 frames at most
 SPREAD = 0.5  # of what a camera is told to wait is added by chance, so that cameras do not come back in step
 
 
@@ -59,7 +62,7 @@ class Workers:
         self._disk = Backoff()
         self._lines = [Line(store, s, rules or Rules(), delay_s, clock, self._disk) for s in scrubbers]
         limits = limits or Limits()
-        self._shares, self._room = Shares(limits, cameras), Room(limits, len(scrubbers))
+        self._shares, self._told, self._room = Shares(limits, cameras), Shares(TOLD), Room(limits, len(scrubbers))
         self._jobs: list[deque[Job]] = [deque() for _ in scrubbers]
         self._took_s = [0.0] * len(scrubbers)  # for one frame, lately
         self._closing = False
@@ -74,7 +77,8 @@ class Workers:
     def submit(self, frame: Frame) -> FrameReceipt | None:
         """Let a frame in; a receipt comes back at once only when it must be sent again, or its id is taken.
 
-        A camera that was told to wait LONGEST_S and goes on is not answered for what it sends meanwhile: it keeps that.
+        A camera that was told to wait LONGEST_S, or was told as often as TOLD, and goes on, is not answered for what it
+        sends meanwhile: it keeps that. Turned away so, a frame costs neither a digest nor a message.
         """
         now = self._clock.monotonic()
         given_up: tuple[Frame, ...] = ()
@@ -84,10 +88,12 @@ class Workers:
             held = self._room.held(frame)
             if held is not None and held.jpeg == frame.jpeg:
                 return None  # sent again while it is under way: one receipt answers both
-            disk_s, rate_s = self._disk.remaining(now), 0.0
+            disk_s, rate_s, heard = self._disk.remaining(now), 0.0, True
             if held is None and not disk_s:
                 rate_s = self._shares.take(share, len(frame.jpeg), now)
-                if not rate_s:
+                if rate_s:
+                    heard = rate_s < LONGEST_S and not self._told.take(share, 0, now)
+                else:
                     given_up = self._room.offer(share, frame, now)
                     self._changed.notify_all()
             busy_s = min(max(BUSY_S[0], self._room.ahead(lane) * self._took_s[lane]), BUSY_S[1])
@@ -96,7 +102,7 @@ class Workers:
             return FrameReceipt(frame.header.id, sha256(frame), "refused", "another picture has this id")
         if disk_s:
             return self._turn_away(frame, "disk", self._disk.why, disk_s)
-        if rate_s >= LONGEST_S:
+        if not heard:
             self._count("unanswered", 1)
             return None
         if rate_s:
