@@ -4,8 +4,13 @@ its bytes stay in its own socket, the others' frames pass it."""
 from __future__ import annotations
 
 import contextlib
+import os
 import select
+import shutil
+import socket
+import subprocess
 import threading
+import time
 from itertools import pairwise
 
 import mqtt5
@@ -24,6 +29,7 @@ FLOOD_BYTES = 10_000
 TAKEN = 2000  # messages that the box takes in all
 PEAK_BYTES = 128 * 2**20
 FULL_S = 1.0  # a socket that takes nothing for so long is full
+QUEUE = "max_inflight_messages 20\nmax_queued_messages 0\nmax_queued_bytes 67108864\n"  # as in our mosquitto.conf
 # The control: no publisher is held or refused for its part, and none has a turn of its own.
 ONE_QUEUE = "import edged.broker.hub as h; h.PART = 1e9; h.wrap = lambda *a, w=h.wrap: w(*a)._replace(origin='all'); "
 
@@ -262,3 +268,43 @@ def test_one_queue_for_all_would_starve_them(dial):
 def last(order):
     """Where in the order the last honest frame is."""
     return max((i for i, name in enumerate(order) if name in HONEST), default=len(order))
+
+
+@pytest.mark.mosquitto
+def test_mosquitto_delays_honest_frames_behind_a_flood_but_loses_none(dial, tmp_path):
+    """It has one queue for the box, and neither holds a publisher nor takes turns: docs/ingest.md says what helps."""
+    binary = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin")
+    if binary is None:
+        pytest.skip("mosquitto is not installed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    conf = tmp_path / "mosquitto.conf"
+    conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n{QUEUE}")
+    with subprocess.Popen([binary, "-c", conf], stderr=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(100):
+                with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                time.sleep(0.1)
+            ear = dial(port, "server", receive_max=20)
+            ear.send(SubscribePacket(1, [TopicFilter("edged/1/site/cam/+/frame")]))
+            assert isinstance(ear.read(), mqtt5.SubAckPacket)
+            evil, sent = dial(port, "evil"), TAKEN
+            for _ in range(sent):
+                evil.send(publish(topic("evil"), bytes(FLOOD_BYTES)))
+                assert int(evil.read().reason_code) == 0
+            for name in HONEST:
+                raw = dial(port, name)
+                for i in range(FRAMES):
+                    raw.send(publish(topic(name), bytes([i]) * FRAME_BYTES))
+                    assert int(raw.read().reason_code) == 0
+            order = []
+            while len(order) < sent + len(HONEST) * FRAMES:
+                packet = ear.read()
+                order.append(packet.topic.split("/")[4])
+                ear.send(mqtt5.PubAckPacket(packet.packet_id))
+        finally:
+            process.terminate()
+    assert {name: order.count(name) for name in HONEST} == dict.fromkeys(HONEST, FRAMES)
+    print(f"the first honest frame came after {order.index('a')} of {sent} frames of the flood")
