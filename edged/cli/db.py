@@ -146,11 +146,17 @@ def db_restore(context: Context, source: Path, which: str, data_dir: Path | None
     lines = [
         f"restored what was backed up at {done.made}: {done.objects} pictures",
         *([f"{done.erased} pictures were erased after the backup, and stay so"] if done.erased else []),
+        *(
+            [f"config.toml names this place now, no longer {done.moved_from}; see it before you start"]
+            if done.moved_from
+            else []
+        ),
         *([f"the store that was there is kept in {done.aside}"] if done.aside else []),
         *(f"{f.code} {f.subject}: {f.message}" for f in done.findings),
     ]
     context.out(
         {"made": done.made, "objects": done.objects, "erased": done.erased, "frames_from_segments": done.frames,
+         "moved_from": done.moved_from,
          "aside": str(done.aside) if done.aside else None, "ok": not done.findings, "findings": _told(done.findings)},
         "\n".join(lines),
     )  # fmt: skip
@@ -213,15 +219,22 @@ def db_migrate(context: Context) -> None:
 
 def _config_for(context: Context, source: Path, which: str, data_dir: Path | None) -> Config:
     """The site's configuration; on a bare box the one in the backup."""
+    import tomllib
+
     import msgspec
 
-    from edged.config import load
-    from edged.storage import backup
+    from edged.config import check, load
+    from edged.storage import backup, restore
 
     if data_dir is None:
         return context.config()
     folder, _ = backup.choose(source, which)
-    config = load(data_dir / "config.toml" if (data_dir / "config.toml").exists() else folder / "config.toml")
+    if (data_dir / "config.toml").exists():
+        config = load(data_dir / "config.toml")
+    else:
+        load(folder / "config.toml")  # says what is wrong with it
+        _, text = restore.moved((folder / "config.toml").read_text("utf-8"), data_dir.resolve())
+        config = check(tomllib.loads(text), str(folder / "config.toml"))
     server = msgspec.structs.replace(config.server, data_dir=str(data_dir.resolve()))
     return msgspec.structs.replace(config, server=server)
 

@@ -17,7 +17,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ from edged.storage.store import CATALOGUE, Store
 STAGE = ".restoring"
 READY = "ready"
 _BLOCK = 1 << 20
+DATA_DIR = "/var/lib/edged"  # where a config.toml that names none has its site
 # In the order they are switched: the catalogue last, so that it never stands beside a WAL of another.
 _OLD_ONLY = (f"{CATALOGUE}-wal", f"{CATALOGUE}-shm", f"{CATALOGUE}{repair.REBUILT.removeprefix(CATALOGUE)}", "objects")
 _SWITCHED = ("segments", "models", "tuf", CATALOGUE)
@@ -43,7 +46,8 @@ _SWITCHED = ("segments", "models", "tuf", CATALOGUE)
 @dataclass(frozen=True)
 class Restored:
     """`erased`: pictures of the backup whose data key was destroyed since; `frames`: brought back from segments beyond
-    the catalogue; `aside`: where the old store lies, None if there was none.
+    the catalogue; `aside`: where the old store lies, None if there was none; `moved_from`: the data_dir that the restored
+    config.toml named before it was rewritten to the place restored to, "" if it was not.
     """
 
     made: str
@@ -52,6 +56,7 @@ class Restored:
     erased: int
     frames: int
     findings: Sequence[check.Finding]
+    moved_from: str = ""
 
 
 def run(
@@ -75,7 +80,7 @@ def run(
     stage = data_dir / STAGE
     shutil.rmtree(stage, ignore_errors=True)
     try:
-        _stage(source, folder, manifest, data_dir, progress)
+        moved_from = _stage(source, folder, manifest, data_dir, progress)
         aside = data_dir / f"replaced-{iso(clock.now())[:19].replace(':', '').replace('-', '')}Z"
         write(stage / READY, aside.name.encode(), mode=0o600)
     except BaseException:
@@ -89,7 +94,7 @@ def run(
         audit.append(store, "edged", "restored", manifest.site, {"made": manifest.made, "erased": erased})
         count = int(store.value("select count(*) from object"))
         findings = check.run(store, progress=lambda share: progress("check", share))
-    return Restored(manifest.made, aside if aside.exists() else None, count, erased, found.frames, findings)
+    return Restored(manifest.made, aside if aside.exists() else None, count, erased, found.frames, findings, moved_from)
 
 
 def finish(data_dir: Path) -> None:
@@ -162,8 +167,9 @@ def _require_room(data_dir: Path, size: int) -> None:
         )  # fmt: skip
 
 
-def _stage(source: Path, folder: Path, manifest: Manifest, data_dir: Path, progress: Progress) -> None:
-    stage = data_dir / STAGE
+def _stage(source: Path, folder: Path, manifest: Manifest, data_dir: Path, progress: Progress) -> str:
+    """Returns the data_dir that config.toml named, "" if it stays as it is."""
+    stage, moved_from = data_dir / STAGE, ""
     for name in ("", "segments", "models"):
         (stage / name).mkdir(mode=0o700)
     done = 0
@@ -180,6 +186,9 @@ def _stage(source: Path, folder: Path, manifest: Manifest, data_dir: Path, progr
     config = stage / "config.toml"
     if config.exists():
         if not (data_dir / "config.toml").exists():
+            moved_from, text = moved(config.read_text("utf-8"), data_dir.resolve())
+            if moved_from:
+                write(config, text.encode(), mode=0o600)
             os.rename(config, data_dir / "config.toml")
         else:
             config.unlink()  # the box's own stays: it may lie elsewhere, and say where
@@ -187,6 +196,35 @@ def _stage(source: Path, folder: Path, manifest: Manifest, data_dir: Path, progr
         shutil.rmtree(stage / "tuf")
     for path in [stage, *(p for p in stage.rglob("*") if p.is_dir())]:
         sync_folder(path)
+    return moved_from
+
+
+def moved(text: str, here: Path) -> tuple[str, str]:
+    """A config.toml for the site that lies at `here`, and the data_dir it named, "" if that was this one: else the
+    restored site would work on, and erase, the one it was copied from. Comments and order stay.
+    """
+    try:
+        before = str(tomllib.loads(text).get("server", {}).get("data_dir", DATA_DIR))
+        if Path(before).is_absolute() and Path(before).resolve() == here:
+            return "", text
+        new = json.dumps(str(here), ensure_ascii=False)
+        line = re.compile(r"^([ \t]*data_dir[ \t]*=[ \t]*)(\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*')", re.MULTILINE)
+        text, found = line.subn(lambda m: m[1] + new, text, count=1)
+        if not found:
+            text = re.sub(
+                r"^([ \t]*\[server\][^\n]*)$", lambda m: f"{m[1]}\ndata_dir = {new}", text, count=1, flags=re.MULTILINE
+            )
+        if Path(before).is_absolute():
+            inside = re.compile(rf"([\"']){re.escape(before.rstrip('/'))}(?=/)")
+            text = inside.sub(lambda m: m[1] + (new[1:-1] if m[1] == '"' else str(here)), text)
+        if tomllib.loads(text)["server"]["data_dir"] == str(here):
+            return before, text
+    except (tomllib.TOMLDecodeError, KeyError, AttributeError):
+        pass
+    raise Misconfigured(
+        "the data_dir of the backup's config.toml cannot be rewritten", code="bad_config",
+        hint="put a config.toml of this box there first; it is left as it is",
+    )  # fmt: skip
 
 
 def _copy(source: Path, target: Path, size: int, sha256: str) -> None:

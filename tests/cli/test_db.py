@@ -118,6 +118,24 @@ def test_onto_a_bare_box_with_the_keys_brought_back(run, site, tmp_path):
     assert run("check")[0] == 0
 
 
+def test_a_site_restored_elsewhere_works_there_and_not_on_the_one_it_was_copied_from(run, site, tmp_path):
+    config = site / "config.toml"
+    config.write_text(config.read_text() + f'\n[storage]\nkeyring_copy = "{site}/keys/second"  # as it was\n')
+    dest, other = tmp_path / "stick", tmp_path / "other"
+    run("db", "backup", dest)
+    other.mkdir()
+    shutil.copytree(site / "keys", other / "keys")
+    shutil.copy(site / "keyring", other / "keyring")
+    done = edged("--json", "db", "restore", dest, "--data-dir", other)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["moved_from"] == str(site)
+    found = load(other / "config.toml")
+    assert (found.data_dir, found.storage.keyring_copy) == (other, f"{other}/keys/second")
+    assert str(site) not in (other / "config.toml").read_text()
+    assert "# as it was" in (other / "config.toml").read_text()
+    assert config.read_text().count(str(site)) == 2
+
+
 def test_restore_and_rebuild_wait_for_no_running_daemon(run, site, tmp_path):
     dest = tmp_path / "stick"
     run("db", "backup", dest)
