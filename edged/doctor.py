@@ -37,7 +37,23 @@ class Finding:
 
 def examine(config: Config, clock: Clock) -> list[Finding]:
     """Everything that can be looked at from here, worst not first but in the order a newcomer meets it."""
-    return [*machine(), *runtime(config), *disk(config), *keys(config), *weights(config), *broker(config)]
+    looks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
+        ("machine", machine), ("runtime", partial(runtime, config)), ("disk", partial(disk, config)),
+        ("keys", partial(keys, config)), ("weights", partial(weights, config)), ("broker", partial(broker, config)),
+    )  # fmt: skip
+    return [finding for what, look in looks for finding in _readable(what, look())]
+
+
+def _readable(what: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """What may not be looked at is a finding too, and ends this part alone."""
+    try:
+        yield from findings
+    except EdgedError as e:
+        yield Finding(what, False, str(e), e.hint)
+    except OSError as e:
+        if e.filename is None:
+            raise
+        yield Finding(what, False, f"{e.filename}: {e.strerror}", "it must belong to the user edged runs as")
 
 
 def machine() -> Iterator[Finding]:

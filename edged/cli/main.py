@@ -7,8 +7,10 @@ stderr. Imports stay inside the verbs so that `edged --help` answers at once.
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from edged import __version__
-from edged.errors import EdgedError
+from edged.errors import EXIT_NOT_FOUND, EXIT_NOT_PERMITTED, EdgedError, Misconfigured, Refused
 
 if TYPE_CHECKING:
     from edged.config import Config
@@ -25,17 +27,22 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
+log = logging.getLogger(__name__)
+
 
 class Context:
     """What the global options said."""
 
     def __init__(self, config_path: Path, as_json: bool, verbose: bool, quiet: bool) -> None:
         self.config_path, self.as_json, self.verbose, self.quiet = config_path, as_json, verbose, quiet
+        self.data_dir: Path | None = None  # once the configuration is read
 
     def config(self) -> Config:
         from edged.config import load
 
-        return load(self.config_path)
+        config = load(self.config_path)
+        self.data_dir = config.data_dir
+        return config
 
     def store(self, *, readonly: bool = False, key: bool = False) -> Store:
         """The site's store; with `key` it can unseal pictures: a passphrase is asked for on a terminal."""
@@ -87,13 +94,42 @@ class Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except EdgedError as e:
+        except (EdgedError, OSError) as raised:
+            e = raised if isinstance(raised, EdgedError) else in_words(raised, ctx.obj and ctx.obj.data_dir)
+            if e is None:
+                raise
+            log.debug("where it was raised", exc_info=raised)
             if ctx.params.get("as_json"):
                 error = {"code": e.code, "message": str(e), "hint": e.hint}
                 click.echo(json.dumps({"error": error}, sort_keys=True), err=True)
             else:
                 click.echo(f"edged: {e}" + (f"\n  {e.hint}" if e.hint else ""), err=True)
             ctx.exit(e.exit_code)
+
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_IN_THE_WAY = (errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP, errno.EXDEV)
+
+
+def in_words(e: OSError, data_dir: Path | None) -> EdgedError | None:
+    """An error of the operating system that nothing below has named; None for one that only a bug explains.
+
+    Within the site it is the installation's fault (78), elsewhere that of a path somebody gave: 77, 4 or 1.
+    """
+    from edged.storage import disk
+
+    if not isinstance(e.filename, str | bytes) and e.errno not in _OF_THE_DISK:
+        return None
+    path = Path(e.filename.decode() if isinstance(e.filename, bytes) else e.filename or data_dir or ".")
+    if e.errno in _IN_THE_WAY:
+        return Refused(f"{path}: {e.strerror}", code="in_the_way", hint="choose another name, or move it away")
+    named = disk.renamed(e, path)
+    if not isinstance(named, Misconfigured) or (data_dir is not None and path.is_relative_to(data_dir)):
+        return named
+    if e.errno in (errno.EACCES, errno.EPERM):
+        hint = "choose another place, or let the user who runs this write there"
+        return Refused(str(named), code="not_permitted", hint=hint, exit_code=EXIT_NOT_PERMITTED)
+    return Refused(str(named), code="not_found", hint="make its folder first", exit_code=EXIT_NOT_FOUND)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -105,8 +141,6 @@ class Verbs(click.Group):
 @click.pass_context
 def main(ctx: click.Context, config_path: Path | None, as_json: bool, verbose: bool, quiet: bool) -> None:
     """Keeps the models of smart cameras good, on the premises."""
-    import logging
-
     level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
     logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     for noisy in ("sqlite_utils", "waitress", "tuf", "werkzeug", "urllib3"):
