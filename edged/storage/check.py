@@ -116,10 +116,11 @@ def _stays(store: Store, number: int, row: tuple[object, ...]) -> bool:
 
 
 def _segment(store: Store, fd: int, number: int, row: Row, sealed: bool, bad_keys: set[str]) -> Iterator[Finding]:
-    generation, recorded = row["generation"], row["recorded"]
     living = store.rows(
         "select id, kind, camera, key_id, size, sha256, place from object where segment = ? order by place", (number,)
     )
+    row = _row_of(store, number) or row  # after them: beside a daemon it must cover all that they name
+    generation, recorded = row["generation"], row["recorded"]
     if row["state"] == "free":
         for o in living:
             if store.value("select 1 from object where id = ? and segment = ?", (o["id"], number)):

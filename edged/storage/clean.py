@@ -24,7 +24,7 @@ import msgspec
 
 from edged.clock import day
 from edged.errors import Corrupt
-from edged.storage import frames, journal, seal, segment
+from edged.storage import frames, journal, limit, seal, segment
 from edged.storage.segment import Body, Entry, Found, Record
 from edged.storage.store import Store
 
@@ -46,21 +46,18 @@ class Cleaned:
 
 @dataclass(frozen=True)
 class Room:
-    """Segments of the store. `more`: how many could still be made (None = no limit but the disk)."""
+    """Segments of the store. `more`: how many could still be made (limit.py)."""
 
     free: int
     used: int
-    more: int | None
+    more: int
     segment_bytes: int
 
 
 def room(store: Store) -> Room:
     free = int(store.value("select count(*) from segment where state = 'free'"))
     n = int(store.value("select count(*) from segment"))
-    more = None
-    if store.max_bytes:
-        more = max(0, max(journal.FEWEST, store.max_bytes // store.segment_bytes) - n)
-    return Room(free, n - free, more, store.segment_bytes)
+    return Room(free, n - free, limit.of(store).more, store.segment_bytes)
 
 
 def run(store: Store, *, spare: int = SPARE, most: int = MOST) -> Cleaned:
@@ -74,9 +71,10 @@ def run(store: Store, *, spare: int = SPARE, most: int = MOST) -> Cleaned:
     )
     for victim in victims:
         now = room(store)
-        enough = now.more is None or now.free + now.more >= spare
-        if enough or copied >= most or victim["living"] > WORTH * store.segment_bytes:
+        if now.free + now.more >= spare or copied >= most:
             break
+        if victim["living"] > WORTH * _length(store, victim["number"]):
+            continue
         copied += _empty(store, victim["number"])
         freed += free_empty(store)
     return Cleaned(freed, copied)
@@ -118,6 +116,12 @@ def reseal(store: Store, object_ids: Collection[str], progress: Progress = lambd
     return copied
 
 
+def _length(store: Store, number: int) -> int:
+    """Bytes that a segment holds when it is written again."""
+    path = journal.path_of(store, number)
+    return max(store.segment_bytes, path.stat().st_size if path.exists() else 0)
+
+
 def _empty(store: Store, number: int) -> int:
     """Move what lives in a segment; returns bytes copied."""
     copied: int = 0
@@ -138,7 +142,8 @@ def _empty(store: Store, number: int) -> int:
 
 def _moved(store: Store, found: Found, record: Record, number: int, of: journal.Class) -> journal.Draft:
     def rows(place: journal.Place) -> int:
-        store.seal.require_live(store, record.key_id)
+        if record.key_id != found.key_id:  # else what was erased meanwhile has no row, and nothing is changed
+            store.seal.require_live(store, record.key_id)
         store.execute_many(
             "update object set key_id = ?, size = ?, sha256 = ?, segment = ?, place = ? where id = ? and segment = ?",
             [(record.key_id, e.size, e.sha256, place.segment, e.place, e.id, number) for e in place.entries],

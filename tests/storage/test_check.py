@@ -1,11 +1,14 @@
 """Each broken invariant is found and named: the negative controls of `check`."""
 
 import os
+import threading
 
 import pytest
 
-from edged.storage import candidates, check, copies, cycles, journal, masks, models, segment, snapshots
+from edged.storage import candidates, check, clean, copies, cycles, journal, masks, models, objects, segment, snapshots
 from edged.storage.snapshots import Body
+
+from .conftest import StillClock
 
 EMPTY: Body = {"classes": [], "train": [], "tune": [], "holdout": [], "holdout_ratio": 0.2, "block_s": 1, "seed": 1}
 
@@ -237,3 +240,43 @@ def test_what_goes_while_it_is_looked_at_is_no_finding(store, add, monkeypatch):
 
     monkeypatch.setattr(check, "_walked", walked)
     assert codes(store) == []
+
+
+class Patient(StillClock):
+    """Its sleep takes a little of real time: the box has to get on."""
+
+    def sleep(self, seconds):
+        threading.Event().wait(1.5)
+
+
+def test_beside_a_box_that_takes_and_forgets_pictures_nothing_is_found(open_store, add):
+    small = {"segment_bytes": 64 * 1024, "max_bytes": 1}
+    box = open_store(linger_s=0.02, **small)
+    box.max_bytes = 24 * 64 * 1024
+    add(box, 0)  # the day's data key: its two copies are written one after the other
+    stop, broken = threading.Event(), []
+
+    def live():
+        n = 1
+        try:
+            while not stop.is_set():
+                add(box, n)
+                n += 1
+                if n % 20 == 0:
+                    with box.transaction():
+                        old = box.rows("select id from object order by rowid desc limit -1 offset 120")
+                        objects.forget(box, [r[0] for r in old])
+                    clean.run(box)
+        except Exception as e:  # noqa: BLE001
+            broken.append(e)
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    try:
+        looking = open_store(readonly=True, clock=Patient())
+        found = [str(f) for _ in range(8) for f in check.run(looking, fast=True)]
+    finally:
+        stop.set()
+        thread.join(30)
+    assert broken == []
+    assert found == []
