@@ -121,7 +121,7 @@ def run(config: Config) -> None:
         stack.callback(watchdog.leave)  # last of all: what hangs on the way out is ended, too
         stack.enter_context(site.only_daemon(config.data_dir))
         site.mend_store(config, clock, mending)
-        store = stack.enter_context(site.open_store(config, key=True))
+        store = stack.enter_context(site.open_store(config, key=True, linger_s=site.LINGER_S))
         store.seal.note_start(store)  # from here on an older catalogue is known as such
         repair.miss_segments(store)
         log.info("store open at %s (%s)", store.data_dir, recover.run(store))

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LINGER_S = 2.0  # that rows of pictures may follow their receipts: flash is spared a fifth of what it would take
+LINGER_S = (
+    2.0  # in the daemon, that rows of pictures may follow their receipts: flash is spared a fifth of what it would take
+)
 CREDENTIAL = "storage-key"  # systemd LoadCredential= name
 
 
@@ -159,6 +161,7 @@ def open_store(
     ask: sitekey.Ask | None = None,
     catalogue: str = CATALOGUE,
     accept_catalogue: bool = False,
+    linger_s: float = 0.0,
 ) -> Store:
     """The site's store; with `key` it can seal and unseal pictures. Raises Misconfigured, also for a network file system.
 
@@ -170,7 +173,7 @@ def open_store(
     place = key_place(config, file)
     store = Store.open(
         config.data_dir, clock=SystemClock(), site_key=sitekey.read(place, ask) if key else None,
-        readonly=readonly, linger_s=LINGER_S, min_free=size(config.storage.min_free), max_bytes=size(config.storage.max_bytes),
+        readonly=readonly, linger_s=linger_s, min_free=size(config.storage.min_free), max_bytes=size(config.storage.max_bytes),
         keyring_copy=keyring_copies(config)[1], catalogue=catalogue, accept_catalogue=accept_catalogue,
     )  # fmt: skip
     if key and not readonly:
