@@ -159,6 +159,9 @@ def keys(config: Config) -> Iterator[Finding]:
         yield Finding("keys", False, str(e), e.hint)
     if not sitekey.trouble(place):
         yield Finding("keys", True, f"{' and '.join(p.name for p in place.files)} are there, 0600")
+        if site.key_is_with_the_pictures(config):
+            text = "the site key lies in the data directory: a stolen disk opens. Move it, or use systemd's credential"
+            yield Finding("keys", True, f"{text}; docs/keys.md")
     if config.data_dir.is_dir():
         found = keyring.trouble(site.keyring_copies(config))
         for t in found:

@@ -1,7 +1,8 @@
 """A site: its folder, keys and configuration; made by `edged init`, opened by every process of it.
 
-Guarantees: no key is ever made over an existing one; private keys are 0600 in a folder of 0700. Does not guarantee that a
-key stays secret once it is carried to a camera: hand over `keys/cam-<id>.*` by a way that you trust, then remove it here.
+Guarantees: no key is ever made over an existing one, nor beside a store that another one opens; an `init` that fails
+leaves nothing behind, one that was killed begins anew; private keys are 0600 in a folder of 0700. Does not guarantee that
+a key stays secret once it is carried to a camera: hand over `keys/cam-<id>.*` by a way that you trust, then remove it here.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shutil
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +40,11 @@ LINGER_S = (
     2.0  # in the daemon, that rows of pictures may follow their receipts: flash is spared a fifth of what it would take
 )
 CREDENTIAL = "storage-key"  # systemd LoadCredential= name
+# What `create` makes in the data directory. UNFINISHED becomes config.toml when all else stands.
+UNFINISHED = "config.toml.unfinished"
+MADE = (
+    "keys", "tuf", "segments", "models", "keyring", ".keyring.lock", "edged.db", "edged.db-wal", "edged.db-shm", UNFINISHED,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,37 +62,98 @@ class NewSite:
     web_listen: str = "127.0.0.1:8480"
     bind: str = ""  # address of the embedded broker, "" = the loopback only
     extra: str = ""  # TOML text appended as it is
+    key_dir: Path | None = None  # of the site key, None = <data_dir>/keys: then whoever has the disk can open it
 
 
 def create(data_dir: Path, new: NewSite, clock: Clock) -> Path:
-    """Make the folder, every key and config.toml; returns the path of the latter. Raises Refused if one is there."""
+    """Make the folder, every key and config.toml; returns the path of the latter.
+
+    Raises Misconfigured when a site, or what is left of one, is there already.
+    """
+    config, unfinished = data_dir / "config.toml", data_dir / UNFINISHED
+    place = sitekey.Place.of((new.key_dir or data_dir / "keys") / "storage.key")
+    if config.exists():
+        raise Misconfigured(f"{config} is there already", hint="choose another folder, or `edged camera add`")
+    _clear_unfinished(data_dir)
+    _require_no_remains(data_dir, place)
+    disk_place.require(data_dir, allow_network="allow_network = true" in new.extra)
+    is_new = not data_dir.exists()
+    data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        disk_place.probe(data_dir)
+        durable.write(unfinished, render(data_dir, new).encode())
+        _make(data_dir, place, new, clock)
+        os.rename(unfinished, config)
+        durable.sync_folder(data_dir)
+    except BaseException:
+        _clear(data_dir, place)
+        if is_new:
+            with suppress(OSError):
+                data_dir.rmdir()
+        raise
+    return config
+
+
+def _make(data_dir: Path, place: sitekey.Place, new: NewSite, clock: Clock) -> None:
     from edged.broker import identity
     from edged.publish import trust
 
     keys = data_dir / "keys"
-    config = data_dir / "config.toml"
-    if config.exists():
-        raise Misconfigured(f"{config} is there already", hint="choose another folder, or `edged camera add`")
-    if keys.exists():
-        raise Misconfigured(
-            f"{keys} is there already, without {config.name}: an `init` that was cut off?",
-            hint="look at it, then remove it and try again; keys that something was sealed with are not to be lost",
-        )
-    disk_place.require(data_dir, allow_network="allow_network = true" in new.extra)
-    data_dir.mkdir(parents=True, exist_ok=True)
-    disk_place.probe(data_dir)
     keys.mkdir(mode=0o700)
     identity.make_ca(keys, new.site, clock.now())
     identity.issue(keys, "server", server=True, hosts=new.hosts, now=clock.now())
-    key = sitekey.make_key(keys / "storage.key")
+    place.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key = sitekey.make_key(place.path)
     with Store.open(data_dir, clock=clock, site_key=key) as store:
         audit.append(store, "edged init", "key.created", "site key", {"fingerprint": sitekey.fingerprint(key)})
     trust.make_keys(keys / "tuf")
     trust.Repository(data_dir / "tuf", keys / "tuf", clock).init()
     for camera in new.cameras:
         issue_camera(data_dir, camera, clock)
-    durable.write(config, render(data_dir, new).encode())
-    return config
+
+
+def _require_no_remains(data_dir: Path, place: sitekey.Place) -> None:
+    """Raises Misconfigured for a store or keys without config.toml: a new key would not open what the old one sealed."""
+    for file in place.files:
+        if os.path.lexists(file):
+            raise Misconfigured(f"{file} is there already: a key that something may have been sealed with",
+                                code="key_exists", hint="choose another --key-dir, or move it away")  # fmt: skip
+    sealed = [data_dir / CATALOGUE, *copies_of(data_dir), *sorted(data_dir.glob("segments/*.seg"))[:1]]
+    found = next((path for path in sealed if path.exists()), None)
+    if found is not None:
+        raise Misconfigured(
+            f"{found} is there, of a store without its key and config.toml; no new key is made, it could not open it",
+            code="store_without_key",
+            hint="bring config.toml back (server, task and cameras are enough), then `edged key recover` with the 24 words",
+        )
+    for path in (data_dir / name for name in MADE):
+        if path.exists() and not (path.is_dir() and path.name != "keys" and not any(path.iterdir())):
+            raise Misconfigured(
+                f"{path} is there already, without config.toml",
+                hint="look at it, then remove it and try again; keys that something was sealed with are not to be lost",
+            )
+
+
+def _clear_unfinished(data_dir: Path) -> None:
+    """What an `init` that was killed has left: before config.toml has its name nothing can have been sealed."""
+    try:
+        text = (data_dir / UNFINISHED).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    if any(data_dir.glob("segments/*.seg")):
+        return  # somebody ran it all the same
+    named = tomllib.loads(text).get("storage", {}).get("key_file")
+    _clear(data_dir, sitekey.Place.of(Path(named) if named else data_dir / "keys" / "storage.key"))
+
+
+def _clear(data_dir: Path, place: sitekey.Place) -> None:
+    """UNFINISHED last: until then this can be done again."""
+    for path in (*place.files, *(data_dir / name for name in MADE)):
+        with suppress(FileNotFoundError):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def issue_camera(data_dir: Path, camera: str, clock: Clock) -> tuple[Path, Path]:
@@ -118,6 +187,7 @@ bind = "{new.bind}"  # where the embedded broker listens; "" = this machine only
 [web]
 listen = "{new.web_listen}"
 
+{f'[storage]{chr(10)}key_file = "{new.key_dir / "storage.key"}"{chr(10)}{chr(10)}' if new.key_dir else ""}\
 {"".join(f'[[camera]]{chr(10)}id = "{c}"{chr(10)}{chr(10)}' for c in new.cameras)}{new.extra}"""
 
 
@@ -131,6 +201,12 @@ def key_file(config: Config) -> Path:
         return Path(config.storage.key_file)
     credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / CREDENTIAL
     return credential if credential.exists() else config.keys_dir / "storage.key"
+
+
+def key_is_with_the_pictures(config: Config) -> bool:
+    """Whether whoever takes the data directory has the site key as well, and no passphrase stops him."""
+    place = key_place(config)
+    return place.path.resolve().is_relative_to(config.data_dir.resolve()) and not sitekey.is_wrapped(place)
 
 
 def key_place(config: Config, file: Path | None = None) -> sitekey.Place:

@@ -17,6 +17,7 @@ from edged.errors import EXIT_FOUND_BAD, EXIT_NOT_FOUND, EdgedError, Misconfigur
 
 if TYPE_CHECKING:
     from edged.config import Config
+    from edged.storage import sitekey
     from edged.storage.keyring import Keyring
 
 AUTHOR = click.option("--author", default="command line", show_default=True, help="who does it, for the audit log")
@@ -150,19 +151,25 @@ def phrase(context: Context, key_file: Path | None, yes: bool) -> None:
 @AUTHOR
 @verb
 def recover(context: Context, key_file: Path | None, with_passphrase: bool, author: str) -> None:
-    """Make a lost key file again from its 24 words, which are asked for or read from stdin."""
+    """Make a lost key file again from its 24 words, which are asked for or read from stdin.
+
+    A file that is there and does not open the store is kept as NAME.wrong-TIME.
+    """
     from edged import site
-    from edged.storage import audit, sitekey
+    from edged.clock import SystemClock
+    from edged.storage import audit, disk, sitekey
 
     config = context.config()
     place = site.key_place(config, key_file)
-    for file in place.files:
-        if file.exists() and not sitekey.is_damaged(file):
-            raise Misconfigured(f"{file} is there and whole: nothing to recover", code="key_exists")
-    found = sitekey.from_phrase(secret("24 words"))
+    wrong = _do_not_open(config, place)
+    found = _from_words()
     _require_opens(config, found)
     passphrase = _new_passphrase() if with_passphrase else ""
     sitekey.put_aside(place)
+    now = int(SystemClock().now())
+    for file in wrong:
+        with disk.explained(file):
+            file.rename(file.with_name(f"{file.name}.wrong-{now}"))
     sitekey.put_new(place, found, passphrase)
     name = sitekey.fingerprint(found)
     if (config.data_dir / "edged.db").is_file():
@@ -207,7 +214,7 @@ def passphrase(context: Context, key_file: Path | None, remove: bool, author: st
 def backup(context: Context, file: Path, key_file: Path | None) -> None:
     """Write one more copy of the keyring. It needs the site key to be of use, and it does not forget."""
     from edged import durable, site
-    from edged.storage import disk, sitekey
+    from edged.storage import sitekey
     from edged.storage.keyring import Keyring
 
     config = context.config()
@@ -218,8 +225,6 @@ def backup(context: Context, file: Path, key_file: Path | None) -> None:
         durable.write(file, data, mode=0o600, replace=False)
     except FileExistsError as e:
         raise Refused(f"{file} is there already", code="exists", hint="choose another name") from e
-    except OSError as e:
-        raise disk.renamed(e, file) from e
     context.out(
         {"file": str(file), "data_keys": keys, "generation": ring.ring().generation},
         f"{file} holds {keys} data keys. What is erased from now on can still be opened with it and the site key:\n"
@@ -257,6 +262,37 @@ def _new_passphrase() -> str:
     if secret("again") != new:
         raise Refused("the two are not the same", code="not_the_same")
     return new
+
+
+def _from_words() -> bytes:
+    """The key that somebody's words say; what he says wrong is no fault of the configuration."""
+    from edged.storage import sitekey
+
+    try:
+        return sitekey.from_phrase(secret("24 words"))
+    except Misconfigured as e:
+        raise Refused(str(e), code=e.code, hint=e.hint) from e
+
+
+def _do_not_open(config: Config, place: sitekey.Place) -> list[Path]:
+    """The key files that are whole and open no copy of the keyring; raises Refused if one does, or might."""
+    from edged import site
+    from edged.storage import keyring, sitekey
+    from edged.storage.sheet import SiteKey
+
+    whole = [f for f in place.files if f.exists() and not sitekey.is_damaged(f)]
+    for file in whole:
+        one = sitekey.Place(file, None)
+        states: set[str] = set()
+        if not sitekey.is_wrapped(one):
+            found = keyring.look(site.keyring_copies(config), SiteKey(sitekey.read(one)))
+            states = {c.state for c in found}
+        if "good" in states or "foreign" not in states:
+            raise Refused(
+                f"{file} is there and whole: nothing to recover", code="key_exists",
+                hint="to take another key all the same, move it and its copy away",
+            )  # fmt: skip
+    return whole
 
 
 def _require_opens(config: Config, found: bytes) -> None:

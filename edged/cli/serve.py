@@ -17,11 +17,12 @@ from edged.errors import Misconfigured, Refused
 @click.option("--classes", required=True, help="what the cameras tell apart, e.g. free,busy")
 @click.option("--camera", "cameras", multiple=True, help="id of a camera; may be given many times")
 @click.option("--host", "hosts", multiple=True, help="name or address by which cameras reach this box")
+@click.option("--key-dir", type=click.Path(path_type=Path), help="folder of the site key, better not on the same disk")
 @click.option("--mosquitto", is_flag=True, help="also write mosquitto.conf and its ACL into the folder")
 @verb
 def init(
     context: Context, data_dir: Path, site: str, classes: str, cameras: tuple[str, ...], hosts: tuple[str, ...],
-    mosquitto: bool,
+    key_dir: Path | None, mosquitto: bool,
 ) -> None:  # fmt: skip
     """Make a site: its folder, keys, certificates and configuration."""
     from edged.clock import SystemClock
@@ -36,6 +37,7 @@ def init(
         cameras=cameras,
         hosts=("localhost", "127.0.0.1", *hosts),
         bind="0.0.0.0" if hosts else "",
+        key_dir=key_dir.resolve() if key_dir else None,
     )
     try:
         check_level(site, "--site")
@@ -52,7 +54,13 @@ def init(
     context.out(
         {"config": str(path), "cameras": list(cameras)},
         f"made {path}\n  next: edged -c {path} broker & edged -c {path} run & edged -c {path} web\n"
-        f"  each camera needs keys/ca.pem, keys/cam-<id>.pem, keys/cam-<id>.key and tuf/1.root.json",
+        f"  each camera needs keys/ca.pem, keys/cam-<id>.pem, keys/cam-<id>.key and tuf/1.root.json"
+        + (
+            ""
+            if new.key_dir
+            else "\n  the site key lies beside the pictures: whoever takes the disk can open them."
+            " Move it, or use systemd's credential: docs/keys.md"
+        ),
     )
 
 

@@ -133,12 +133,12 @@ def test_the_words_are_shown_to_a_terminal_only_and_bring_a_lost_key_back(site, 
     words = document(edged("--json", "key", "phrase", "--yes"))["words"]
     assert len(words.split()) == 24
     kept = edged("key", "recover", said=words + "\n")
-    assert (kept.returncode, "nothing to recover" in kept.stderr) == (78, True)
+    assert (kept.returncode, "nothing to recover" in kept.stderr) == (1, True)
     good = (site / "keys" / "storage.key").read_bytes()
     (site / "keys" / "storage.key").unlink()
     (site / "keys" / "storage.key.copy").write_bytes(b"damaged")
     other = sitekey.phrase(bytes(32))
-    for wrong, code in ((other, 1), (words.replace(" ", " x", 1), 78), ("", 78)):
+    for wrong, code in ((other, 1), (words.replace(" ", " x", 1), 1), ("", 1), ("one two three", 1)):
         done = edged("key", "recover", said=wrong + "\n")
         assert done.returncode == code, done.stderr
         assert not (site / "keys" / "storage.key").exists()
@@ -150,6 +150,27 @@ def test_the_words_are_shown_to_a_terminal_only_and_bring_a_lost_key_back(site, 
         row = audit.rows(store)[0]
     assert row.act == "key.recovered"
     assert not any(secret in row.detail for secret in secrets_of(site))
+
+
+def test_the_words_put_a_wrong_key_file_aside(site, edged):
+    words = document(edged("--json", "key", "phrase", "--yes"))["words"]
+    place = sitekey.Place.of(site / "keys" / "storage.key")
+    good = [f.read_bytes() for f in place.files]
+    for file in place.files:
+        file.unlink()
+    sitekey.put_new(place, bytes(32))
+    stands_in = place.path.read_bytes()
+    assert edged("key", "recover", said=sitekey.phrase(bytes(32)) + "\n").returncode == 1
+    assert place.path.read_bytes() == stands_in
+    done = edged("key", "recover", said=words + "\n")
+    assert done.returncode == 0, done.stderr
+    assert [f.read_bytes() for f in place.files] == good
+    assert [p.read_bytes() for p in site.glob("keys/storage.key*.wrong-*")] == [stands_in] * 2
+
+
+def test_a_backup_where_no_folder_is_or_one_may_not_write_is_no_fault_of_the_configuration(edged, tmp_path):
+    done = edged("key", "backup", tmp_path / "absent" / "x")
+    assert (done.returncode, "absent" in done.stderr, "Traceback" in done.stderr) == (4, True, False)
 
 
 def test_a_key_is_not_recovered_where_no_keyring_could_say_that_it_is_the_right_one(site, edged):
