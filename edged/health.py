@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from edged.clock import day, iso
+from edged.errors import Corrupt, EdgedError
 from edged.storage import alarms, figures, gaps, gauges
 from edged.storage.alarms import Alarm
 from edged.storage.figures import Heard
@@ -38,6 +39,7 @@ KNOWN: Mapping[str, tuple[Word, str]] = {
     "scrub_down": ("failed", "`edged doctor` says why no scrub child starts"),
     "disk_full": ("failed", "free space on the disk, or lower storage.max_bytes"),
     "disk_failed": ("failed", "see dmesg, replace the disk; cameras keep what was not taken"),
+    "catalogue_damaged": ("failed", "restart edged: a start makes the catalogue anew; `edged db rebuild` does so by hand"),
     "queue_stuck": ("failed", "see the load of the machine, and the log"),
     "beat_missed": ("failed", "see the log; the watchdog restarts a daemon that stands still"),
     "daemon_away": ("failed", "systemctl status edged"),
@@ -118,6 +120,12 @@ def judge(facts: Facts) -> Health:
     found.sort(key=lambda r: (r.severity != "failed", list(KNOWN).index(r.code) if r.code in KNOWN else len(KNOWN)))
     worst: Word = "ok" if not found else found[0].severity
     return Health(worst, tuple(found))
+
+
+def unreadable(e: EdgedError) -> Health:
+    """The verdict when the rows that it goes by cannot be read."""
+    code = e.code if e.code in KNOWN else "catalogue_damaged" if isinstance(e, Corrupt) else "store_busy"
+    return Health("failed", (Reason(code, str(e), 0.0, _hint(code) or e.hint),))
 
 
 def _hint(code: str) -> str:

@@ -21,7 +21,7 @@ from flask_wtf.csrf import CSRFError, CSRFProtect
 
 from edged import health
 from edged.clock import Clock, iso
-from edged.errors import EdgedError, Refused, Unavailable
+from edged.errors import Corrupt, EdgedError, Refused, Unavailable
 from edged.privacy import sizes
 from edged.storage import forecast, frames, leaks, requests, samples, views
 from edged.storage.retention import Rules
@@ -205,7 +205,13 @@ def _guard(app: Flask, hosts: frozenset[str]) -> None:
         if isinstance(error, Refused):
             return str(error), 404 if error.code in ("not_found", "gone", "no_object") else 400, PLAIN
         app.logger.warning("%s %s: %s", request.method, request.path, error)
-        return str(error), 503 if isinstance(error, Unavailable) else 500, PLAIN
+        if not isinstance(error, Unavailable | Corrupt):
+            return str(error), 500, PLAIN
+        if request.path == "/healthz":
+            return health.unreadable(error).document(), 503
+        if request.path == "/metrics":
+            return metrics.FAILED, 503, {"Content-Type": metrics.CONTENT_TYPE}
+        return f"{error}\n{error.hint}".strip() + "\n", 503, PLAIN
 
 
 PLAIN = {"Content-Type": "text/plain; charset=utf-8"}

@@ -224,6 +224,15 @@ def _daemon(totals: Mapping[str, int], measured: Mapping[str, Gauge]) -> Iterabl
         yield GaugeMetricFamily("edged_daemon_last_write_timestamp_seconds", what, value=written.ts)
 
 
+# When the store cannot be read: the verdict alone, so that an alert on it goes off.
+FAILED = b"""# HELP edged_health 1 = this is the verdict
+# TYPE edged_health gauge
+edged_health{verdict="ok"} 0.0
+edged_health{verdict="degraded"} 0.0
+edged_health{verdict="failed"} 1.0
+"""
+
+
 def _health(store: Store, at: float) -> Iterable[Metric]:
     found = health.judge(health.look(store, at))
     verdict = GaugeMetricFamily("edged_health", "1 = this is the verdict", labels=("verdict",))

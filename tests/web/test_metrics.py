@@ -1,5 +1,6 @@
 """/metrics: it parses, it counts upwards, it is documented, and it costs the same after a year."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edged import health
+from edged.errors import Corrupt, Unavailable
 from edged.meter import Meter
 from edged.storage import alarms, cameras, counters, cycles, gauges, labels, outbox
 from edged.storage.gauges import RECEIPT_S
@@ -281,6 +283,42 @@ def test_a_box_that_is_degraded_still_takes_traffic(client, store):
     alarms.sound(store, "privacy_unmeasured", "silence")
     answer = client.get("/healthz")
     assert (answer.status_code, answer.get_json()["verdict"]) == (200, "degraded")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Corrupt("the catalogue is damaged", hint="restart edged"), "catalogue_damaged"),
+        (Corrupt("the disk failed", code="disk_failed"), "disk_failed"),
+        (Unavailable("the store is busy", code="busy"), "store_busy"),
+    ],
+)
+def test_a_store_that_cannot_be_read_is_a_verdict_and_not_a_bug(client, store, monkeypatch, error, code):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(type(store), "rows", fails)
+    monkeypatch.setattr(type(store), "row", fails)
+    page = client.get("/")
+    assert (page.status_code, page.mimetype) == (503, "text/plain")
+    assert str(error) in page.text
+    assert error.hint in page.text
+    health_ = client.get("/healthz")
+    assert (health_.status_code, health_.get_json()["verdict"]) == (503, "failed")
+    assert health_.get_json()["reasons"][0]["code"] == code
+    figures = client.get("/metrics")
+    assert figures.status_code == 503
+    assert samples(figures.data)["edged_health", ("verdict", "failed")] == 1
+
+
+def test_a_catalogue_that_is_overwritten_under_the_page_is_said(client, store):
+    for name in ("edged.db", "edged.db-wal"):
+        path = store.data_dir / name
+        path.write_bytes(os.urandom(path.stat().st_size))
+    store._conn.execute("pragma shrink_memory")
+    answer = client.get("/healthz")
+    assert (answer.status_code, answer.get_json()["reasons"][0]["code"]) == (503, "catalogue_damaged")
+    assert client.get("/").status_code == client.get("/metrics").status_code == 503
 
 
 def test_it_can_be_switched_off(make_app):
