@@ -31,6 +31,7 @@ from edged.publish import release, rollout
 from edged.pulse import Pulse, PulseRules, Watched
 from edged.retrain.gate import GateLimits
 from edged.storage import masks, recover, repair
+from edged.storage.patrol import Patrol
 from edged.storage.store import Store
 from edged.storage.upkeep import Upkeep
 from edged.watch import Watch, WatchRules
@@ -155,6 +156,8 @@ def run(config: Config) -> None:
         keeping.start()
         stack.callback(keeping.join, 5.0)
         stack.callback(stop.set)
+        patrol = Patrol(store.path)
+        threading.Thread(target=patrol.forever, args=(stop, box.alarm), name="patrol", daemon=True).start()
         if copies := site.daily_copy(config, clock):
             threading.Thread(target=copies.forever, args=(stop,), name="daily copy", daemon=True).start()
         improving = threading.Thread(target=loop.forever, args=(stop, box.alarm), name="improve", daemon=True)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import msgspec
 
-from edged.errors import Corrupt, Misconfigured, Unavailable
+from edged.errors import EXIT_CONFIG, Corrupt, Misconfigured, Unavailable
 from edged.storage import disk, sheet, supersede
 from edged.storage.sheet import Ring, SiteKey, Unlocked
 
@@ -263,7 +263,10 @@ class Keyring:
         for copy in found:
             if copy.state == "foreign":
                 sheet.unlock(sheet.parse(copy.data), self._site)
-        raise Corrupt(f"no copy of the keyring can be read: {_list(found)}", code="keyring_lost", hint=LOST)
+        raise Corrupt(
+            f"no copy of the keyring can be read: {_list(found)}", code="keyring_lost", hint=LOST,
+            exit_code=EXIT_CONFIG,  # no restart brings a copy back
+        )  # fmt: skip
 
     def _signature(self) -> tuple[int, int, int] | None:
         try:

@@ -27,7 +27,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from edged.errors import Corrupt, Misconfigured, Unavailable
+from edged.errors import EXIT_CONFIG, Corrupt, Misconfigured, Unavailable
 from edged.storage import blobs, keyring
 from edged.storage.keyring import Keyring, Trouble
 from edged.storage.sheet import Key, Ring
@@ -325,6 +325,7 @@ class Seal:
             raise Corrupt(
                 f"the catalogue is older than the keyring: it saw {number} starts, the keyring {wanted}",
                 code="catalogue_rolled_back",
+                exit_code=EXIT_CONFIG,
                 hint="put the newest edged.db back, or accept this one with `edged db restore` or `edged db rebuild`",
             )
 
@@ -337,7 +338,7 @@ class Seal:
         if had:
             raise Corrupt(
                 f"the keyring is gone: neither {self.ring.copies[0]} nor {self.ring.copies[1]} is there",
-                code="keyring_lost", hint=keyring.LOST,
+                code="keyring_lost", hint=keyring.LOST, exit_code=EXIT_CONFIG,
             )  # fmt: skip
 
 

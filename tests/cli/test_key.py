@@ -152,6 +152,13 @@ def test_the_words_are_shown_to_a_terminal_only_and_bring_a_lost_key_back(site, 
     assert not any(secret in row.detail for secret in secrets_of(site))
 
 
+def test_without_a_keyring_the_daemon_is_not_started_again_and_again(site, edged):
+    for path in (site / "keyring", site / "keys" / "keyring"):
+        path.write_bytes(b"damaged")
+    done = edged("run")
+    assert (done.returncode, "no copy of the keyring" in done.stderr, "Traceback" in done.stderr) == (78, True, False)
+
+
 def test_the_words_put_a_wrong_key_file_aside(site, edged):
     words = document(edged("--json", "key", "phrase", "--yes"))["words"]
     place = sitekey.Place.of(site / "keys" / "storage.key")
