@@ -95,6 +95,8 @@ class _Reader:
                 if guessed is not None:
                     owner[page] = {guessed}
         self._pages_of = {name: [p for p in sorted(owner) if name in owner[p]] for name in self._tables}
+        if found.damaged:
+            found.damaged |= self._blank(seen)
         broken: set[str] = set(self._tables) if self._wal.broken else set()
         newest: list[tuple[int, str, dict[Row, Row]]] = []
         for name in self._tables.keys() - large:
@@ -174,6 +176,18 @@ class _Reader:
                 damaged |= missing
         return owner, seen
 
+    def _blank(self, seen: set[int]) -> set[int]:
+        """Pages of zeros that are neither free nor reached. (A free page is zeros, too: secure_delete.)"""
+        head, free = self.newest(1), set[int]()
+        trunk = struct.unpack_from(">I", head, 32)[0]
+        while 1 < trunk <= self.count and trunk not in free:
+            image = self.newest(trunk)
+            free.add(trunk)
+            n = min(struct.unpack_from(">I", image, 4)[0], PAGE_BYTES // 4 - 2)
+            free.update(struct.unpack_from(f">{n}I", image, 8))
+            trunk = struct.unpack_from(">I", image)[0]
+        return {p for p in range(2, self.count + 1) if p not in seen and p not in free and not any(self.newest(p))}
+
     def _is_schema(self, page: int) -> bool:
         image = self.newest(page)
         if image[0] != _TABLE_LEAF:
@@ -218,7 +232,7 @@ class _Reader:
             rows = [table.row(record, rowid) for rowid, record in records if by_rowid or len(record) > 4]
             if len(rows) < len(records):
                 continue
-            good = sum(row is not None for row in rows)
+            good = sum(row is not None and table.likely(row) for row in rows)
             if good * 2 > len(rows):
                 exact = sum(len(record) == len(table.stored) for _, record in records)
                 fits.append((good * 2 + exact, len(table.words), table.name))

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from edged.clock import iso
 from edged.errors import Corrupt
 from edged.storage import alarms, audit, copies, objects, pages, recover, schema
 from edged.storage.store import CATALOGUE, Store
@@ -67,6 +68,7 @@ class Rebuilt:
     lost: dict[str, int] = field(default_factory=dict)
     leftover: dict[str, int] = field(default_factory=dict)
     audit_missing: tuple[tuple[int, int], ...] = ()
+    gone_until: str = ""  # when no row at all could be read of the old one: the time of the rebuild, ISO 8601
     grafted: bool = False  # the catalogue stayed; only rows behind a broken frame of its WAL were added
 
     def __str__(self) -> str:
@@ -77,22 +79,38 @@ class Rebuilt:
         said = [f"the catalogue was made anew: {self.why}"]
         if self.damaged is not None:
             said.append(f"the damaged one is {self.damaged.name}")
-        said.append(f"{self.rows.get('label', 0) + self.copied.get('label', 0)} labels kept")
-        said.append(f"{self.frames} frames from segments")
+        said.append(f"{counted(self.rows.get('label', 0) + self.copied.get('label', 0), 'label')} kept")
+        said.append(f"{counted(self.frames, 'frame')} from segments")
+        if self.gone_until:
+            when = f"between the daily copy {self.copy_of} and" if self.copy_of else "before"
+            said.append(
+                "nothing could be read of the old one: labels, audit log, releases and alarms made"
+                f" {when} {self.gone_until} are gone"
+            )
+        elif self.bad_pages:
+            said.append(f"rows on {counted(self.bad_pages, 'damaged page')} may be lost")
         lost = {**self.lost}
         for table, n in self.leftover.items():
-            said.append(f"{n} rows of {table} point to nothing and lie in a file beside it")
-        said += [f"{n} rows of {table} lost" for table, n in sorted(lost.items())] or ["no row known to be lost"]
+            said.append(f"{counted(n, 'row')} of {table} that point to nothing lie in a file beside it")
+        said += [f"{counted(n, 'row')} of {table} lost" for table, n in sorted(lost.items())]
+        if not (lost or self.gone_until or self.bad_pages):
+            said.append("no row known to be lost")
         return "; ".join(said)
+
+
+def counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def read(damaged: Path | None) -> pages.Found:
     """The rows of a damaged catalogue; none if there is none."""
-    wanted = {n: t for n, t in tables().items() if n not in _DERIVED}
     if damaged is None:
-        return pages.Found({n: {} for n in wanted})
+        return pages.Found({n: {} for n in tables() if n not in _DERIVED})
     large = frozenset({*_PICTURES, "object"})
-    found = pages.read(damaged, wanted, append_only=APPEND_ONLY, unless_whole=_UNLESS_WHOLE, large=large)
+    # Also those that are not wanted: a page of one must not be taken for another's.
+    found = pages.read(damaged, tables(), append_only=APPEND_ONLY, unless_whole=_UNLESS_WHOLE, large=large)
+    for name in _DERIVED & found.rows.keys():
+        del found.rows[name]
     for name in ("audit", "snapshot"):
         found.rows[name] = {k: r for k, r in found.rows[name].items() if _own_hash(name, r)}
     return found
@@ -168,9 +186,10 @@ def fill(
         missing = tuple(audit.gaps(audit.Entry(*r) for r in store.rows("select * from audit order by n")))
         if store.has_key:
             store.seal.accept_catalogue(store)
+        nothing = found.reader is None or not any(_some(rows).values())
         result = Rebuilt(
-            why, damaged, found.pages, len(found.damaged), _some(rows), _some(copied), copy.name if copy else "", frames,
-            _some(lost), leftover, missing,
+            why, damaged, found.pages, len(found.damaged - {1}), _some(rows), _some(copied), copy.name if copy else "",
+            frames, _some(lost), leftover, missing, gone_until=iso(store.clock.now())[:19] + "Z" if nothing else "",
         )  # fmt: skip
         audit.append(store, alarms.AUTHOR, audit.REBUILT, CATALOGUE, _detail(result))
         alarms.sound(store, alarms.CATALOGUE_REBUILT, str(result))
@@ -210,6 +229,7 @@ def _detail(r: Rebuilt) -> dict[str, object]:
         "why": r.why, "damaged": r.damaged.name if r.damaged else "", "pages": r.pages, "bad_pages": r.bad_pages,
         "rows": r.rows, "copied": r.copied, "copy": r.copy_of, "frames": r.frames, "lost": r.lost,
         "leftover": r.leftover, "audit_missing": [list(m) for m in r.audit_missing],
+        "gone_until": r.gone_until,
     }  # fmt: skip
 
 

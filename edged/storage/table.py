@@ -29,6 +29,7 @@ class Table:
     without_rowid: bool
     key: tuple[int, ...]
     words: Mapping[int, frozenset[str]] = field(default_factory=dict)  # `check (column in (...))` by place
+    documents: frozenset[int] = frozenset()  # places of JSON, as the schema's comments say
 
     def row(self, record: Sequence[Value], rowid: int | None) -> Row | None:
         """The record as a row of this table, None if it cannot be one. Columns that were added later may be missing."""
@@ -52,6 +53,10 @@ class Table:
             row[place] = value
         return tuple(row)
 
+    def likely(self, row: Row) -> bool:
+        """Whether a row whose table is not known may be taken for one of this: what is to be JSON looks like it."""
+        return all(str(row[p])[:1] + str(row[p])[-1:] in ("{}", "[]") for p in self.documents if row[p] is not None)
+
     @cached_property
     def _plan(self) -> tuple[tuple[int, type, bool, frozenset[str]], ...]:
         """Of each value of a record: its place, type, whether it must be there, the words it may be."""
@@ -67,6 +72,7 @@ class Table:
 _TYPES: Mapping[str, type] = {"INTEGER": int, "REAL": float, "TEXT": str, "BLOB": bytes}
 _ADDED = 4  # most columns that versions added to one table
 _CHECK = re.compile(r"check\s*\(\s*(\w+)\s+in\s*\(([^)]*)\)\s*\)", re.IGNORECASE)
+_DOCUMENT = re.compile(r"^\s*(\w+) [^\n]*-- JSON", re.MULTILINE)
 
 
 def of(conn: sqlite3.Connection) -> dict[str, Table]:
@@ -86,5 +92,6 @@ def of(conn: sqlite3.Connection) -> dict[str, Table]:
         stored = (*key, *rest) if without_rowid else tuple(range(len(columns)))
         places = {c[0]: i for i, c in enumerate(columns)}
         words = {places[c]: frozenset(re.findall(r"'([^']*)'", list_)) for c, list_ in _CHECK.findall(sql)}
-        found[name] = Table(name, columns, stored, rowid, bool(without_rowid), key, words)
+        documents = frozenset(places[c] for c in _DOCUMENT.findall(sql))
+        found[name] = Table(name, columns, stored, rowid, bool(without_rowid), key, words, documents)
     return found

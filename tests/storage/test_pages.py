@@ -29,7 +29,10 @@ def value(rng, table, place):
     if kind == "REAL":
         return rng.choice([0.0, 5.0, rng.random() * 2e9, -1.5e300])
     size = rng.choice([0, 3, 20, 60, 300] + [9000] * (rng.random() < 0.02))
-    return "".join(rng.choice("abcäöü😀 {}") for _ in range(size)) if kind == "TEXT" else rng.randbytes(size)
+    if kind == "BLOB":
+        return rng.randbytes(size)
+    text = "".join(rng.choice("abcäöü😀 {}") for _ in range(size))
+    return f"{{{text}}}" if place in table.documents else text
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,42 @@ def test_of_a_sound_file_exactly_the_rows_that_sqlite_reads(tmp_path, tables, se
     assert got == rows
     assert (read.damaged, read.wal_broken) == (set(), 0)
     assert sum(map(len, rows.values())) > 400
+
+
+def test_rows_of_a_page_that_nobody_names_are_not_taken_for_another_tables(tmp_path, tables):
+    """A row of `segment` has the columns of one of `report`, but its words, and no JSON."""
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        schema.migrate(conn)
+        for i in range(16):
+            conn.execute("insert into segment values (?, 1, 'new', 'full', 33512244)", (i + 1,))
+    raw = bytearray(path.read_bytes())
+    raw[:PAGE] = bytes(PAGE)
+    path.write_bytes(raw)
+    _, got = found(path, tables)
+    assert len(got["segment"]) == 16
+    assert got["report"] == set()
+    _, got = found(path, {n: t for n, t in tables.items() if n != "segment"})
+    assert got["report"] == set()
+
+
+def test_pages_of_zeros_are_counted_also_when_the_way_to_them_is_gone_but_not_free_ones(tmp_path, tables):
+    path = tmp_path / "a.db"
+    conn, _ = make(path, tables, 1, in_wal=False)
+    with closing(conn):
+        conn.execute("pragma foreign_keys = off")
+        conn.execute("delete from outbox")
+        conn.execute("pragma wal_checkpoint(truncate)")
+        assert conn.execute("pragma freelist_count").fetchone()[0] > 0
+    raw = bytearray(path.read_bytes())
+    before = {p for p in range(len(raw) // PAGE) if any(raw[p * PAGE : (p + 1) * PAGE])}
+    assert found(path, tables)[0].damaged == set()
+    raw[10 * PAGE : 40 * PAGE] = bytes(30 * PAGE)
+    path.write_bytes(raw)
+    zeroed = {p + 1 for p in before if 10 <= p < 40}
+    damaged = found(path, tables)[0].damaged
+    assert zeroed <= damaged
+    assert len(damaged) < len(zeroed) + 10
 
 
 class Tracing(pages._Reader):

@@ -154,6 +154,42 @@ def test_a_catalogue_that_is_as_good_as_lost_comes_back_from_segments_and_the_da
     assert repair.start(data_dir, opener, clock) is None
 
 
+@pytest.mark.parametrize("copy", [False, True])
+@pytest.mark.parametrize("what", ["gone", "noise"])
+def test_what_a_lost_catalogue_alone_held_is_said_to_be_gone(opener, add, data_dir, start, clock, what, copy):
+    with opener() as store:
+        fill(store, add)
+        if copy:
+            copies.make(store.data_dir, clock)
+    path = data_dir / "edged.db"
+    if what == "noise":
+        path.write_bytes(random.Random(1).randbytes(path.stat().st_size))
+    else:
+        path.unlink()
+    rebuilt, store = start()
+    with store:
+        said = next(a.text for a in alarms.standing(store) if a.code == alarms.CATALOGUE_REBUILT)
+    assert said == str(rebuilt)
+    assert "no row known to be lost" not in said
+    since = "between the daily copy edged-2026-11-21.db and" if copy else "before"
+    assert f"labels, audit log, releases and alarms made {since} 2026-11-21T12:00:00Z are gone" in said
+
+
+def test_rows_that_only_damaged_pages_held_are_said_to_be_perhaps_lost(opener, add, data_dir, start):
+    with opener() as store:
+        fill(store, add)
+        store.rows("pragma wal_checkpoint(truncate)")
+        root = store.value("select rootpage from sqlite_schema where name = 'frame'")
+    raw = bytearray((data_dir / "edged.db").read_bytes())
+    raw[(root - 1) * PAGE : root * PAGE] = bytes(PAGE)
+    (data_dir / "edged.db").write_bytes(raw)
+    rebuilt, store = start()
+    store.close()
+    assert rebuilt.bad_pages >= 1
+    assert "may be lost" in str(rebuilt)
+    assert "no row known" not in str(rebuilt)
+
+
 def spoil(data_dir, rng, seed):
     """Damage as flash does it, somewhere in the catalogue or its WAL. Returns what was done."""
     path = data_dir / "edged.db"
@@ -479,7 +515,7 @@ def test_labels_whose_sample_is_nowhere_are_kept_beside_and_told(opener, add, da
     rebuilt, store = start()
     with store:
         assert rebuilt.leftover == {"label": 1}
-        assert "1 rows of label point to nothing" in str(rebuilt)
+        assert "1 row of label that point to nothing" in str(rebuilt)
         (file,) = data_dir.glob("edged.db.leftover-*")
         assert json.loads(file.read_text())["sample"] == "gate:boot-3:0"
         assert oct(file.stat().st_mode & 0o777) == "0o600"
