@@ -25,6 +25,7 @@ Count = Annotated[int, Meta(ge=0)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
+LEAST_LOOP_S = 5.0
 PLANTED = "planted"  # the camera that planted pictures come from (edged/watch.py); no real one may have this name
 
 
@@ -71,13 +72,19 @@ class Storage(Section, frozen=True):
     max_bytes: int | str = "40GB"
     max_age_days: Positive = 30
     per_camera_max_bytes: int | str = 0  # 0 = only max_bytes counts; [[camera]] max_bytes overrides it
-    low_water: Annotated[float, Meta(ge=0.5, le=1)] = 0.9  # a store that is full is thinned down to this share of its limit
+    low_water: Annotated[float, Meta(ge=0.5, le=1)] = (
+        0.9  # a store that is full is thinned down to this share of its limit
+    )
     keep_last: tuple[Literal["labelled", "holdout", "champion", "previous"], ...] = (
         "labelled", "holdout", "champion", "previous",
     )  # in this order, after all others, and never by age  # fmt: skip
-    row_max_age_days: Positive = 365  # rows of frames whose picture is gone; earlier when they take a tenth of max_bytes
+    row_max_age_days: Positive = (
+        365  # rows of frames whose picture is gone; earlier when they take a tenth of max_bytes
+    )
     min_free: int | str = "500MB"
-    reserve: int | str = "16MB"  # given back when the disk is full, so that labels, audit and roll-back work then; 0 = none
+    reserve: int | str = (
+        "16MB"  # given back when the disk is full, so that labels, audit and roll-back work then; 0 = none
+    )
     allow_network: bool = False  # a store on a network file system: its locks and flushes may not hold; your risk
     keep_backups: Annotated[int, Meta(ge=1, le=31)] = 3  # daily copies of the catalogue under <data_dir>/backups
     key_file: str = ""  # default: <data_dir>/keys/storage.key, or systemd's credential "storage-key"
@@ -136,9 +143,10 @@ class Metrics(Section, frozen=True):
 class Watchdog(Section, frozen=True):
     """When a daemon that stands still ends itself (edged/pulse.py, edged/watchdog.py)."""
 
-    every_s: Annotated[float, Meta(ge=0)] = 5  # between two beats; 0 = none: only a main loop that hangs is seen
-    patience_s: Positive = 15  # for a part that has no deadline of its own
-    loop_s: Annotated[float, Meta(ge=0)] = 25  # without a turn of the main loop; 0 = only systemd's watchdog
+    every_s: Annotated[float, Meta(ge=0.5, le=60)] = 5  # between two beats
+    # For a part that has no deadline of its own; a flush of bad flash takes seconds.
+    patience_s: Annotated[float, Meta(ge=3, le=300)] = 15
+    loop_s: Annotated[float, Meta(ge=0, le=300)] = 25  # without a turn of the main loop, 5 or more; 0 = only systemd's
 
 
 class Camera(Section, frozen=True):
@@ -284,19 +292,12 @@ def check(raw: dict[str, Any], origin: str = "configuration") -> Config:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as e:
         raise Misconfigured(f"{origin}: {e}", hint=_nearest(raw, str(e))) from e
-    for value in (config.storage.max_bytes, config.storage.per_camera_max_bytes, config.storage.min_free,
-                  config.storage.reserve, config.retest.gate.max_memory, config.retest.gate.max_size,
-                  config.rollout.rate_bytes_per_s, *(c.max_bytes for c in config.camera)):  # fmt: skip
-        size(value)
-    if size(config.storage.reserve) > size(config.storage.min_free) > 0:
+    _check_sizes(config, origin)
+    _check_places(config, origin)
+    if 0 < config.watchdog.loop_s < LEAST_LOOP_S:
         raise Misconfigured(
-            f"{origin}: storage.reserve is more than storage.min_free",
-            hint="the reserve is a part of what is kept free for all but pictures",
-        )
-    if not size(config.ingest.bytes_per_s) or size(config.ingest.queue_bytes) < 2 * 2**20:
-        raise Misconfigured(
-            f"{origin}: ingest.bytes_per_s must be more than 0, ingest.queue_bytes at least 2 MiB",
-            hint="one frame may be as large as that",
+            f"{origin}: watchdog.loop_s must be 0 or {LEAST_LOOP_S:g} at least",
+            hint="a turn of the main loop may wait for the disk; less would end a daemon that is well",
         )
     ids = [c.id for c in config.camera]
     if len(ids) != len(set(ids)):
@@ -309,6 +310,58 @@ def check(raw: dict[str, Any], origin: str = "configuration") -> Config:
     if len(config.task.classes) != len(set(config.task.classes)):
         raise Misconfigured(f"{origin}: task.classes names a class twice")
     return config
+
+
+def _check_sizes(config: Config, origin: str) -> None:
+    """Raises Misconfigured naming the key of a size that is none, or is out of its range."""
+    s, i, gate, mb, gb = config.storage, config.ingest, config.retest.gate, 10**6, 10**9
+    # (key, value, least, most, whether 0 is allowed)
+    ranges: list[tuple[str, int | str, int, int, bool]] = [
+        # Segments are 1 MiB at least, and with less than some thirty of them old pictures cannot be told from new.
+        ("storage.max_bytes", s.max_bytes, 32 * mb, 10**18, True),
+        ("storage.per_camera_max_bytes", s.per_camera_max_bytes, mb, 10**18, True),
+        ("storage.min_free", s.min_free, 0, 10**18, True),
+        (
+            "storage.reserve",
+            s.reserve,
+            mb,
+            gb,
+            True,
+        ),  # a log of SQLite has to fit in; it is taken from the disk at once
+        # A small picture every few seconds; and more than this is no camera.
+        ("ingest.bytes_per_s", i.bytes_per_s, 16_000, gb, False),
+        # One frame may have 2 MiB; it is held in memory.
+        ("ingest.queue_bytes", i.queue_bytes, 2 * 2**20, 2 * gb, False),
+        ("retest.gate.max_memory", gate.max_memory, 1, 10**18, False),
+        ("retest.gate.max_size", gate.max_size, 1, 10**18, False),
+        ("rollout.rate_bytes_per_s", config.rollout.rate_bytes_per_s, 1000, 10**18, False),
+        *((f"camera.{c.id}.max_bytes", c.max_bytes, mb, 10**18, True) for c in config.camera),
+    ]
+    for key, value, least, most, may_be_0 in ranges:
+        try:
+            found = size(value)
+        except Misconfigured as e:
+            raise Misconfigured(f"{origin}: {key}: {e}", hint=e.hint) from e
+        if not least <= found <= most and not (may_be_0 and found == 0):
+            bound = f"{least} bytes at least" if found < least else f"{most} bytes at most"
+            raise Misconfigured(f"{origin}: {key} = {value!r} must be {bound}{', or 0' if may_be_0 else ''}")
+    if size(s.reserve) > size(s.min_free) > 0:
+        raise Misconfigured(
+            f"{origin}: storage.reserve is more than storage.min_free",
+            hint="the reserve is a part of what is kept free for all but pictures",
+        )
+
+
+def _check_places(config: Config, origin: str) -> None:
+    """Raises Misconfigured where a second copy would lie on the first one."""
+    s = config.storage
+    if s.keyring_copy and Path(s.keyring_copy).resolve() == (config.data_dir / "keyring").resolve():
+        raise Misconfigured(
+            f"{origin}: storage.keyring_copy names {s.keyring_copy}, which is the first copy", hint="name another disk"
+        )
+    first = Path(s.key_file) if s.key_file else config.keys_dir / "storage.key"
+    if s.key_copy and Path(s.key_copy).resolve() == first.resolve():
+        raise Misconfigured(f"{origin}: storage.key_copy names {s.key_copy}, which is the key file itself")
 
 
 def _nearest(raw: dict[str, Any], message: str) -> str:

@@ -64,6 +64,35 @@ def test_what_cannot_work_is_refused(wrong):
 
 
 @pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("storage", "max_bytes", "1KB"),
+        ("storage", "max_bytes", "40XB"),
+        ("storage", "per_camera_max_bytes", 5),
+        ("storage", "reserve", "1"),
+        ("storage", "keyring_copy", "/srv/edged/../edged/keyring"),
+        ("storage", "key_copy", "/srv/edged/keys/storage.key"),
+        ("ingest", "bytes_per_s", "1"),
+        ("ingest", "queue_bytes", "64GB"),
+        ("rollout", "rate_bytes_per_s", 0),
+        ("watchdog", "every_s", 0),
+        ("watchdog", "every_s", 3600),
+        ("watchdog", "loop_s", 0.001),
+        ("watchdog", "patience_s", 0.1),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_the_name_of_its_key(section, key, value):
+    server = {"site": "plant-a", "data_dir": "/srv/edged"}
+    with pytest.raises(Misconfigured, match=rf"{section}\.{key}"):
+        config.check(GOOD | {"server": server, section: {key: value}})
+
+
+def test_the_defaults_and_the_zeros_that_mean_something_are_in_range():
+    storage = {"max_bytes": 0, "per_camera_max_bytes": 0, "min_free": 0, "reserve": 0}
+    config.check(GOOD | {"storage": storage, "watchdog": {"loop_s": 0}, "camera": [{"id": "gate", "max_bytes": 0}]})
+
+
+@pytest.mark.parametrize(
     ("text", "size"), [("40GB", 40 * 10**9), ("1.5 MB", 1_500_000), (12, 12), ("7", 7), ("3kb", 3000)]
 )
 def test_sizes_are_read_as_people_write_them(text, size):
