@@ -120,7 +120,7 @@ def file_system(found: place.Place, *, allowed: bool) -> Iterator[Finding]:
 
 def catalogue(config: Config) -> Iterator[Finding]:
     """The database is sound, and there is a recent copy to repair it from."""
-    if not (config.data_dir / CATALOGUE).exists():
+    if not (config.data_dir / CATALOGUE).exists() and not any((config.data_dir / "segments").glob("*.seg")):
         return
     try:
         why = repair.look(config.data_dir, budget_s=2.0)
@@ -129,6 +129,13 @@ def catalogue(config: Config) -> Iterator[Finding]:
         return
     hint = "the next start makes it anew; `edged db rebuild` does so now"
     yield Finding("catalogue", why is None, why or "SQLite finds nothing wrong with it", "" if why is None else hint)
+    if why is None:
+        gone = repair.missing_segments(config.data_dir)
+        names = ", ".join(f"{n:08d}.seg" for n in gone[:5]) + (", ..." if len(gone) > 5 else "")
+        yield Finding(
+            "segments", not gone, f"{len(gone)} gone or cut off: {names}" if gone else "each is there",
+            "is a disk not mounted? put the files back, or `edged db restore`; then restart" if gone else "",
+        )  # fmt: skip
     left = [
         p.name
         for kind in ("edged.db.damaged-*", "edged.db.leftover-*", "replaced-*")

@@ -55,7 +55,7 @@ KNOWN: Mapping[str, tuple[Word, str]] = {
     "backup_old": ("degraded", "edged db backup; see whether its timer runs"),
     "frames_missing": ("degraded", "see the cameras' spools and disks: numbers of frames are missing"),
     "retention_held": ("degraded", "set the clock; if it is right, `edged data confirm-clock`"),
-    "catalogue_rebuilt": ("degraded", "a damaged copy was kept in the data directory; look at the disk"),
+    "catalogue_rebuilt": ("degraded", "see what was lost, look at the disk (dmesg); `edged check --clear` clears it"),
     "segments_lost": ("degraded", "is a disk not mounted? put the files back, or `edged db restore`; then restart"),
     "keyring_copy": ("degraded", "`edged doctor` says which copy; put it back in place"),
 }  # fmt: skip

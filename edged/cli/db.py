@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edged.cli.main import Context, main, verb
-from edged.errors import EXIT_FOUND_BAD, Misconfigured, Refused
+from edged.errors import EXIT_FOUND_BAD, Corrupt, Misconfigured, Refused
 
 if TYPE_CHECKING:
     from edged.config import Config
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _fast = click.option("--fast", is_flag=True, help="read and hash everything, decrypt nothing")
 _clear = click.option("--clear", is_flag=True, help="when all is well, clear the alarm of a rebuilt catalogue")
-_yes = click.option("-y", "--yes", is_flag=True, help="do it; without, say what would be done")
+_over = click.option("-y", "--yes", is_flag=True, help="also in the place of a good store, which is kept aside")
+_anew = click.option("-y", "--yes", is_flag=True, help="also when nothing is wrong with the catalogue")
 
 
 @main.group()
@@ -48,18 +49,33 @@ def db_check(context: Context, fast: bool, clear: bool) -> None:
 def _check(context: Context, fast: bool, clear: bool) -> None:
     from edged.storage import alarms, check
 
-    with context.store(readonly=True, key=not fast) as store, _bar(context) as told:
-        findings = check.run(store, fast=fast, progress=lambda share: told("check", share))
-        counted = {
-            t: store.value(f"select count(*) from {t}") for t in ("segment", "object", "frame", "sample", "label")
-        }
+    try:
+        with context.store(readonly=True, key=not fast) as store, _bar(context) as told:
+            findings = check.run(store, fast=fast, progress=lambda share: told("check", share))
+            counted = {
+                t: store.value(f"select count(*) from {t}") for t in ("segment", "object", "frame", "sample", "label")
+            }
+            stands = {a.code: a.text for a in alarms.standing(store)}
+    except Corrupt as e:  # not even opened: that is checked, and found bad
+        raise Corrupt(str(e), code=e.code, hint=e.hint, exit_code=EXIT_FOUND_BAD) from e
     if clear and not findings:
         with context.store() as store:
             alarms.clear(store, alarms.CATALOGUE_REBUILT)
-    counts = ", ".join(f"{n} {name}s" for name, n in counted.items())
+    rebuilt = "" if clear and not findings else stands.get(alarms.CATALOGUE_REBUILT, "")
+    lines = [f"{f.code} {f.subject}: {f.message}" for f in findings]
+    if not findings:
+        lines.append(f"all invariants hold ({', '.join(_counted(n, name) for name, n in counted.items())})")
+    if rebuilt:
+        lines.append(f"but an alarm stands: {rebuilt}\n  `edged check --clear` clears it when nothing is found")
     context.out(
-        {"ok": not findings, "findings": _told(findings), "counted": counted, "fast": fast},
-        "\n".join(f"{f.code} {f.subject}: {f.message}" for f in findings) or f"all invariants hold ({counts})",
+        {
+            "ok": not findings,
+            "findings": _told(findings),
+            "counted": counted,
+            "fast": fast,
+            "catalogue_rebuilt": rebuilt,
+        },
+        "\n".join(lines),
     )
     if findings:
         sys.exit(EXIT_FOUND_BAD)
@@ -67,7 +83,14 @@ def _check(context: Context, fast: bool, clear: bool) -> None:
 
 @db.command("backup")
 @click.argument("dest", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--keep", "keep_days", default=7, show_default=True, help="backups to keep: the newest of so many days")
+@click.option(
+    "--keep",
+    "keep_days",
+    type=click.IntRange(min=1),
+    default=7,
+    show_default=True,
+    help="backups to keep: the newest of so many days",
+)
 @click.option("--verify", is_flag=True, help="read every byte of the newest backup instead of making one")
 @click.option("--list", "listing", is_flag=True, help="say which backups there are instead of making one")
 @click.option("--backup", "which", default="", help="with --verify: this one, not the newest")
@@ -125,7 +148,7 @@ def db_backup(context: Context, dest: Path, keep_days: int, verify: bool, listin
 @click.option(
     "--data-dir", type=click.Path(path_type=Path), help="onto a box without config.toml: the folder of the site"
 )
-@_yes
+@_over
 @verb
 def db_restore(context: Context, source: Path, which: str, data_dir: Path | None, yes: bool) -> None:
     """Put a backup in the place of an empty or broken store; with --yes of a good one, which is kept aside."""
@@ -144,8 +167,8 @@ def db_restore(context: Context, source: Path, which: str, data_dir: Path | None
             replace=yes, progress=told,
         )  # fmt: skip
     lines = [
-        f"restored what was backed up at {done.made}: {done.objects} pictures",
-        *([f"{done.erased} pictures were erased after the backup, and stay so"] if done.erased else []),
+        f"restored what was backed up at {done.made}: {_counted(done.objects, 'picture')}",
+        *([f"erased after the backup, and stay so: {_counted(done.erased, 'picture')}"] if done.erased else []),
         *(
             [f"config.toml names this place now, no longer {done.moved_from}; see it before you start"]
             if done.moved_from
@@ -165,7 +188,7 @@ def db_restore(context: Context, source: Path, which: str, data_dir: Path | None
 
 
 @db.command("rebuild")
-@_yes
+@_anew
 @verb
 def db_rebuild(context: Context, yes: bool) -> None:
     """Make the catalogue anew from what can be read of it, the newest daily copy and the segments; keep the old one."""
@@ -257,6 +280,10 @@ def _bar(context: Context) -> Iterator[Callable[[str, float], None]]:
 def _told(findings: Sequence[Finding]) -> list[dict[str, str]]:
 
     return [{"code": f.code, "subject": f.subject, "message": f.message} for f in findings]
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _size(n: int) -> str:

@@ -21,7 +21,7 @@ import os
 import shutil
 import sqlite3
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -116,22 +116,32 @@ def miss_segments(store: Store) -> list[int]:
     """At a start: segments whose file is gone or shorter than its rows say. There is an alarm while any is; nothing is
     written to them again. Their rows stay: a disk that is not mounted may come back.
     """
-    paths = journal.files(store)
-    missing = [
-        int(r["number"])
-        for r in store.rows(
-            "select number, recorded from segment where state <> 'free' and recorded > 0 order by number"
-        )
-        if r["number"] not in paths or paths[r["number"]].stat().st_size < r["recorded"]
-    ]
+    missing = cut_off(store.rows(_COUNTED), journal.files(store))
     if not missing:
         alarms.clear(store, alarms.SEGMENTS_LOST)
         return []
     lost = sum(int(store.value("select count(*) from object where segment = ?", (n,))) for n in missing)
+    text = f"{salvage.counted(len(missing), 'segment')} with {salvage.counted(lost, 'picture')} gone or cut off"
     with store.transaction():
         store.execute_many("update segment set state = 'full' where number = ?", [(n,) for n in missing])
-        alarms.sound(store, alarms.SEGMENTS_LOST, f"{len(missing)} segments with {lost} pictures are gone or cut off")
+        alarms.sound(store, alarms.SEGMENTS_LOST, text)
+    log.error("%s: %s; is a disk not mounted?", text, ", ".join(f"{n:08d}.seg" for n in missing[:20]))
     return missing
+
+
+_COUNTED = "select number, recorded from segment where state <> 'free' and recorded > 0 order by number"
+
+
+def cut_off(rows: Iterable[Sequence[int]], paths: Mapping[int, Path]) -> list[int]:
+    """Of (number, bytes its rows count on) those whose file is gone or shorter."""
+    return [int(n) for n, size in rows if n not in paths or paths[n].stat().st_size < size]
+
+
+def missing_segments(data_dir: Path) -> list[int]:
+    """As `miss_segments`, and changes nothing. Of a sound catalogue, as `look` finds it."""
+    paths = {int(p.stem): p for p in (data_dir / "segments").glob("*.seg") if p.stem.isdecimal()}
+    with explained(data_dir / CATALOGUE), closing(copies.opened(data_dir / CATALOGUE)) as conn:
+        return cut_off(salvage.quietly(conn, _COUNTED), paths)  # type: ignore[arg-type]
 
 
 def rebuild(

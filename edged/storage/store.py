@@ -39,6 +39,10 @@ CATALOGUE = "edged.db"
 SEGMENT_BYTES = 32 * 2**20
 SETTLE_COMMITS, SETTLE_BYTES = 64, 4 * 2**20  # after so many, or when the log has grown by so much
 
+ANEW = (
+    "start edged, or run `edged db rebuild`: it is made anew from what can be read, the daily copy and the segments"
+)
+
 Params = Sequence[Any] | Mapping[str, Any]
 
 
@@ -111,6 +115,8 @@ class Store:
         seal = Seal(site_key, copies_of(data_dir, keyring_copy)) if site_key is not None else None
         if readonly:
             if not path.is_file():
+                if any((data_dir / "segments").glob("*.seg")):
+                    raise Corrupt(f"{path} is gone, segments with pictures are there", hint=ANEW)
                 raise Misconfigured(f"no store at {path}", code="no_store", hint="edged init makes one")
         else:
             _make_dirs(data_dir, path)
@@ -368,7 +374,7 @@ def explained(path: Path) -> Iterator[None]:
         if code == sqlite3.SQLITE_FULL:
             raise Unavailable(f"disk full: {path}", code="disk_full", hint="free space on the disk") from e
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise Corrupt(f"{path} is damaged: {e}", hint="stop edged and restore a backup") from e
+            raise Corrupt(f"{path} is damaged: {e}", hint=ANEW) from e
         if code == sqlite3.SQLITE_IOERR:
             raise Corrupt(f"the disk failed under {path}: {e}", code="disk_failed", hint="look at dmesg") from e
         if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):

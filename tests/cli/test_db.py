@@ -162,6 +162,29 @@ def test_a_damaged_catalogue_is_said_by_every_verb_and_rebuilt_by_one(run, site)
     assert "the catalogue was made anew" not in edged("-c", site / "config.toml", "status").stdout
 
 
+@pytest.mark.parametrize("what", ["damaged", "gone"])
+def test_a_check_of_a_catalogue_that_does_not_open_exits_3_and_says_what_makes_it_anew(run, site, what):
+    (site / "segments" / "00000001.seg").write_bytes(bytes(4096))
+    if what == "damaged":
+        spoil(site)
+    else:
+        (site / "edged.db").unlink()
+    code, document = run("check")
+    assert (code, document["error"]["code"]) == (3, "corrupt")
+    assert "edged db rebuild" in document["error"]["hint"]
+    assert "restore" not in document["error"]["hint"]
+    assert run("db", "rebuild")[0] == 0
+    code, document = run("check", "--fast")
+    assert (code, document["ok"]) == (0, True)
+    assert "the catalogue was made anew" in document["catalogue_rebuilt"]
+    assert "but an alarm stands" in edged("-c", site / "config.toml", "check", "--fast").stdout
+
+
+@pytest.mark.parametrize("keep", ["0", "-1"])
+def test_to_keep_no_backup_is_a_bad_argument(run, tmp_path, keep):
+    assert run("db", "backup", tmp_path / "stick", "--keep", keep)[0] == 2
+
+
 def test_a_sound_catalogue_is_rebuilt_only_on_demand(run):
     code, document = run("db", "rebuild")
     assert (code, document["error"]["code"]) == (1, "nothing_wrong")

@@ -480,7 +480,7 @@ def test_a_store_of_a_newer_edged_is_not_made_anew(opener, add, data_dir, start)
     assert e.value.code == "newer_schema"
 
 
-def test_a_segment_that_is_gone_is_an_alarm_and_frames_go_on_in_another(opener, add, data_dir):
+def test_a_segment_that_is_gone_is_an_alarm_and_frames_go_on_in_another(opener, add, data_dir, caplog):
     with opener() as store:
         fill(store, add, 5)
         assert repair.miss_segments(store) == []
@@ -488,6 +488,9 @@ def test_a_segment_that_is_gone_is_an_alarm_and_frames_go_on_in_another(opener, 
     away = segment.rename(data_dir / "away")
     with opener() as store:
         assert repair.miss_segments(store) == [1]
+        assert "1 segment with" in caplog.text
+        assert "00000001.seg" in caplog.text
+        assert repair.missing_segments(data_dir) == [1]
         recover.run(store)
         assert alarms.stands(store, alarms.SEGMENTS_LOST)
         add(store, 100)
