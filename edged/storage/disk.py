@@ -42,12 +42,19 @@ def write_at(fd: int, offset: int, pieces: Sequence[bytes]) -> None:
             left[0] = left[0][n:]
 
 
+def free(folder: Path) -> int:
+    """Bytes that the file system has for those who are not root."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
 def require_space(folder: Path, size: int, reserve: int) -> None:
     """Raises Unavailable("disk_full") if `size` more bytes would leave less than `reserve` free; 0 = no reserve."""
-    if reserve:
-        found = os.statvfs(folder)
-        if found.f_bavail * found.f_frsize - size < reserve:
-            raise Unavailable("disk full", code="disk_full", hint="free space, or lower storage.max_bytes")
+    if reserve and (left := free(folder)) - size < reserve:
+        raise Unavailable(
+            f"disk full: {left / 1e6:.0f} MB are free, storage.min_free keeps {reserve / 1e6:.0f} MB from pictures",
+            code="disk_full", hint="free space on the disk",
+        )  # fmt: skip
 
 
 @contextmanager
@@ -63,7 +70,7 @@ def renamed(e: OSError, path: Path) -> EdgedError:
     """An operating system error in the words of edged's families."""
     what = f"{path}: {e.strerror or e}"
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Unavailable(f"disk full: {what}", code="disk_full", hint="free space, or lower storage.max_bytes")
+        return Unavailable(f"disk full: {what}", code="disk_full", hint="free space on the disk")
     if e.errno == errno.EROFS:
         return Unavailable(
             f"the disk cannot be written: {what}", code="disk_failed", hint="look at dmesg; mount it again for writing"

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edged.durable import sync_folder
 from edged.errors import Corrupt, EdgedError, Unavailable
-from edged.storage import disk, segment
+from edged.storage import disk, limit, segment
 from edged.storage.segment import Entry, Record
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 
 Class = Literal["new", "kept"]
 CLASSES: tuple[Class, ...] = ("new", "kept")
-FEWEST = 4  # segments that there may be, however small the store is to be
 COOLDOWN_S = (1.0, 8.0)  # after the first failure, and at most
 GROUP_BYTES = 8 * 2**20
 OWED = 512  # records without rows, at most
@@ -200,14 +199,20 @@ class Journal:
             start = offset = segment.pages(head.end)
             pieces: list[bytes] = []
             placed: list[tuple[Draft, Place]] = []
-            room = max(self._store.segment_bytes, segment.pages(drafts[0].record.size))
+            room = max(self._store.segment_bytes, head.size, segment.pages(drafts[0].record.size))
             while drafts and (not placed or offset + drafts[0].record.size <= room):
                 d = drafts.pop(0)
                 made, entries = segment.encode(d.record, head.number, head.generation, offset)
                 pieces += made
                 offset += d.record.size
                 placed.append((d, Place(head.number, entries)))
-            self._flush(head, of, start, pieces)
+            try:
+                self._flush(head, of, start, pieces)
+            except Unavailable as e:
+                if e.code != "disk_full" or not self._instead(head, of, offset, offset - start):
+                    raise
+                drafts[:0] = [d for d, _ in placed]
+                continue
             head.end, head.size = offset, max(head.size, offset)
             self._record(head, of, placed)
             self.written += len(placed)
@@ -305,13 +310,40 @@ class Journal:
     def _head(self, of: Class, size: int) -> _Head:
         """The segment to write to."""
         head = self._heads.get(of) or self._resume(of)
-        if head is not None and segment.pages(head.end) + size > self._store.segment_bytes:
-            self._settle()  # while the segment is known to be the open one
-            os.close(head.fd)
-            self._heads.pop(of, None)
+        if head is not None and segment.pages(head.end) + size > max(self._store.segment_bytes, head.size):
+            self._retire(head, of)
             head = None
         head = self._heads[of] = head or self._begin(of)
         return head
+
+    def _retire(self, head: _Head, of: Class) -> None:
+        self._settle()  # while the segment is known to be the open one
+        os.close(head.fd)
+        self._heads.pop(of, None)
+
+    def _instead(self, head: _Head, of: Class, end: int, size: int) -> bool:
+        """Go on in a free segment that need not grow, when this one cannot; False if there is none."""
+        if end <= head.size:
+            return False
+        free = self._free(size)
+        if len(free) < (2 if of == "new" else 1):
+            return False
+        self._retire(head, of)
+        self._heads[of] = self._again(*free[0])
+        return True
+
+    def _free(self, size: int = 0) -> list[tuple[int, int]]:
+        """Number and generation of the free segments whose files have `size` bytes."""
+        taken = [h.number for h in self._heads.values()]
+        rows = self._store.rows("select number, generation from segment where state = 'free' order by number")
+        return [
+            (r[0], r[1]) for r in rows
+            if r[0] not in taken and (not size or ((p := self._path(r[0])).exists() and p.stat().st_size >= size))
+        ]  # fmt: skip
+
+    def _again(self, number: int, generation: int) -> _Head:
+        fd = self._open(number, create=True)
+        return _Head(number, generation + 1, fd, 0, os.fstat(fd).st_size, False)
 
     def _resume(self, of: Class) -> _Head | None:
         """The open segment of a run before this one; recovery has recorded all of it."""
@@ -325,24 +357,14 @@ class Journal:
 
     def _begin(self, of: Class) -> _Head:
         """A free segment, else a new one. The last of all is kept for cleaning, which has to write before it can free."""
-        taken = [h.number for h in self._heads.values()]
-        free = [
-            r
-            for r in self._store.rows("select number, generation from segment where state = 'free' order by number")
-            if r["number"] not in taken
-        ]
-        count, last = self._store.row("select count(*), coalesce(max(number), 0) from segment") or (0, 0)
-        limit = self._store.max_bytes
-        more = max(FEWEST, limit // self._store.segment_bytes) - count if limit else 2
-        if len(free) + more < (2 if of == "new" else 1):
-            raise Unavailable(
-                "the store is full", code="disk_full", hint="retention makes room; or raise storage.max_bytes"
-            )
+        free, may = self._free(), limit.of(self._store, self._reserve(of))
+        if len(free) + may.more < (2 if of == "new" else 1):
+            raise may.full()
         if free:
-            fd = self._open(free[0]["number"], create=True)
-            return _Head(free[0]["number"], free[0]["generation"] + 1, fd, 0, os.fstat(fd).st_size, False)
+            return self._again(*free[0])
         disk.require_space(self._store.data_dir, self._store.segment_bytes, self._reserve(of))
-        number = max([last, *taken]) + 1
+        last = int(self._store.value("select coalesce(max(number), 0) from segment"))
+        number = max([last, *(h.number for h in self._heads.values())]) + 1
         fd = self._open(number, create=True)
         found = next(segment.scan(fd, number), None)  # left by a run whose rows were lost and that had no receipt
         return _Head(number, found.generation + 1 if found else 1, fd, 0, os.fstat(fd).st_size, False)

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from edged.storage import objects, snapshots, worth
+from edged.storage import limit, objects, snapshots, worth
 from edged.storage.ageing import Ageing, Reading, line
 from edged.storage.store import SEGMENT_BYTES, Store, fitting
 from edged.storage.worth import KEEP_LAST, Reason, View
@@ -65,16 +65,22 @@ class Rules:
         return max([self.max_age_s, self.row_age_s, *(c.max_age_s for c in self.cameras.values())])
 
 
-def within(max_bytes: int) -> int:
+def within(max_bytes: int, segment_bytes: int = SEGMENT_BYTES) -> int:
     """Bytes of pictures that fit into `max_bytes` of segments: a twentieth is padding, and four segments are in use."""
-    return max(int(max_bytes * 0.95) - 4 * fitting(SEGMENT_BYTES, max_bytes), max_bytes // 2)
+    return max(int(max_bytes * 0.95) - 4 * fitting(segment_bytes, max_bytes), max_bytes // 2)
+
+
+def within_disk(rules: Rules, store: Store) -> Rules:
+    """The rules on the disk there is: it may hold less than `max_bytes` (limit.py)."""
+    most = within(limit.of(store).bytes, store.segment_bytes)
+    return replace(rules, max_bytes=min(rules.max_bytes or most, most))
 
 
 def pressed(rules: Rules, store: Store) -> Rules:
     """The rules when there is no segment left to write to, whatever its pictures weigh: less by a tenth, or by what three
     segments hold.
     """
-    share = max(0.1, 3 * store.segment_bytes / store.max_bytes) if store.max_bytes else 0.1
+    share = max(0.1, 3 * store.segment_bytes / max(1, limit.of(store).bytes))
     most = int(objects.used(store) * (1 - min(share, 0.5)))
     return replace(
         rules, max_bytes=min(rules.max_bytes or most, most), low_water=1.0, max_share=max(rules.max_share, share)

@@ -122,7 +122,7 @@ class Store:
             _make_dirs(data_dir, path)
         store = cls(
             data_dir, _connect(path, readonly, busy_s), seal, clock, readonly=readonly, min_free=min_free,
-            max_bytes=max_bytes, segment_bytes=fitting(segment_bytes, max_bytes), busy_s=busy_s,
+            max_bytes=max_bytes, segment_bytes=fitting(segment_bytes, _room(data_dir, max_bytes, min_free)), busy_s=busy_s,
             linger_s=linger_s, catalogue=catalogue,
         )  # fmt: skip
         try:
@@ -393,6 +393,13 @@ def _connect(path: Path, readonly: bool, busy_s: float) -> sqlite3.Connection:
 def fitting(segment_bytes: int, max_bytes: int) -> int:
     """A store of little room has small segments, else it could hold too few to tell old from new."""
     return min(segment_bytes, max(max_bytes // 32, 2**20)) if max_bytes else segment_bytes
+
+
+def _room(data_dir: Path, max_bytes: int, min_free: int) -> int:
+    """Bytes that segments can have here: `max_bytes` may be more than the disk has."""
+    taken = sum(p.stat().st_size for p in (data_dir / "segments").glob("*.seg"))
+    there = max(1, taken + disk.free(data_dir) - min_free)
+    return min(max_bytes, there) if max_bytes else there
 
 
 def _log_again(conn: sqlite3.Connection, path: Path) -> None:

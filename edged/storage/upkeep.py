@@ -83,7 +83,7 @@ class Upkeep:
                     self._next_retention = now
         if now >= self._next_retention:
             self._next_retention = now + RETENTION_S
-            self._retain(self._rules.retention)
+            self._retain(retention.within_disk(self._rules.retention, self._store))
             self._make_room()
         if now >= self._next_hour:
             self._next_hour = now + HOUR_S
@@ -139,7 +139,7 @@ class Upkeep:
     def _short(self) -> bool:
         """Too few segments are left to write to."""
         room = clean.room(self._store)
-        return room.more is not None and room.free + room.more < clean.SPARE
+        return room.free + room.more < clean.SPARE
 
     def _hourly(self) -> None:
         now = self._clock.now()

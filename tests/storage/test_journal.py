@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from edged.errors import Refused, Unavailable
-from edged.storage import check, frames, journal, objects, recover, samples
+from edged.storage import check, frames, journal, limit, objects, recover, samples
 from edged.storage.store import Store
 
 SMALL = 64 * 1024
@@ -120,7 +120,7 @@ def test_a_full_store_says_so_and_what_is_there_stays(open_store, add):
         for n in range(1000):
             add(store, n)
     assert e.value.code == "disk_full"
-    assert len(states(store)) == journal.FEWEST - 1  # the last is for cleaning
+    assert len(states(store)) == limit.FEWEST - 1  # the last is for cleaning
     assert check.run(store) == []
 
 
