@@ -24,7 +24,7 @@ from edged.clock import Clock, SystemClock
 from edged.errors import EXIT_FAILED, EXIT_UNREACHABLE, EdgedError, Misconfigured, Refused, Unavailable
 
 if TYPE_CHECKING:
-    from agent.run import Options
+    from agent.run import Agent, Options
     from agent.settings import Settings
     from agent.slots import Slot
     from agent.source import Shot, Source
@@ -33,6 +33,7 @@ SCHEMA_VERSION = 1
 PATIENT = ("folder:", "file:", "cnrpark:", "pklot:", "scene:")  # sources that can wait
 LIVE = ("v4l2:", "rtsp:")
 REOPEN_S = 5.0
+TOLD_S = 10.0  # between two words about frames that wait for receipts
 CONNECT_S = 10.0  # how long `test` waits for the broker
 
 
@@ -50,9 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         file = given.pop("config")
         if verb == "status":
             return _status(Path(given["state"] or _state_in(file)), as_json)
-        once = given.pop("once", False)
+        once, wait_s = given.pop("once", False), given.pop("wait", None)
         settings = settings_file.read(Path(file) if file else None, given)
-        return _run(settings, once) if verb == "run" else _test(settings, as_json)
+        return _run(settings, once, wait_s) if verb == "run" else _test(settings, as_json)
     except EdgedError as e:
         if as_json:
             print(json.dumps({"error": {"code": e.code, "message": str(e), "hint": e.hint}}), file=sys.stderr)
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 # --- run
 
 
-def _run(settings: Settings, once: bool) -> int:
+def _run(settings: Settings, once: bool, wait_s: float | None = None) -> int:
     from agent import run
 
     endpoint = settings.endpoint()
@@ -91,13 +92,35 @@ def _run(settings: Settings, once: bool) -> int:
                 root=root, options=_options(settings),
             )  # fmt: skip
             logging.info("camera %s of site %s: %s", settings.camera, settings.site, _model_words(agent.active.slot))
-            agent.run(lambda: stopping, once=once)
+            waiting = Waiting(agent, clock, wait_s)
+            agent.run(lambda: stopping or (once and waiting.is_over()), once=once)
+            if once and not stopping and (left := len(agent.spool)):
+                raise Unavailable(f"no receipt came for {left} frames in {wait_s:g} s", hint="does `edged run` run?")
         finally:
             link.close()
             shots.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
     return 0
+
+
+class Waiting:
+    """Says now and then that frames wait for receipts; `is_over` when none came for `wait_s` (None = wait on)."""
+
+    def __init__(self, agent: Agent, clock: Clock, wait_s: float | None) -> None:
+        self._agent, self._clock, self._wait_s = agent, clock, wait_s
+        self._seen = (-1, -1)
+        self._since = self._told = clock.monotonic()
+
+    def is_over(self) -> bool:
+        now, spool = self._clock.monotonic(), self._agent.spool
+        seen = (len(spool), self._agent.taken)
+        if seen != self._seen or not (self._agent.ended or spool.half_full()):
+            self._seen, self._since = seen, now
+        if now - max(self._since, self._told) >= TOLD_S:
+            self._told = now
+            logging.info("%d frames wait for their receipts", len(spool))
+        return self._wait_s is not None and now - self._since >= self._wait_s
 
 
 def _options(s: Settings) -> Options:
@@ -338,4 +361,5 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--probation-s", type=float, metavar="S", help="or seconds, whichever comes first (60)")
             sub.add_argument("--fsync", action=argparse.BooleanOptionalAction, default=None)
             sub.add_argument("--once", action="store_true", help="end when the source has ended and all is receipted")
+            sub.add_argument("--wait", type=float, metavar="S", help="with --once: give up when no receipt came for S")
     return parser

@@ -92,6 +92,7 @@ class Agent:
         self.clock, self.state_dir = clock, state_dir
         self.boot = boot or secrets.token_hex(4)
         self.ended = False  # the source has no more pictures
+        self.taken = 0  # pictures that became frames
         self.refused_total = 0  # messages and pictures that made no sense
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.spool = Spool(
@@ -206,6 +207,7 @@ class Agent:
             model=self.active.slot.sha256 if self.active.slot and model else "", regions=result.regions,
         )  # fmt: skip
         self.spool.add(header, jpeg, shot.kind)
+        self.taken += 1
         self._frames += 1
         self._samples.append(dict(result.ms))
         if self.options.truth is not None and shot.truth:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from edged.cli.main import Context, main, verb
-from edged.errors import Misconfigured, Refused
+from edged.errors import EXIT_FAILED, EXIT_NOT_FOUND, Misconfigured, Refused
 
 
 @main.command()
@@ -158,19 +158,43 @@ def demo(
 @main.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--camera", "camera_id", required=True, help="as which camera; its keys must be in this site's folder")
-@click.option("--fps", default=2.0, show_default=True)
+@click.option(
+    "--fps", type=click.FloatRange(min=0), default=2.0, show_default=True, help="0 = as fast as they are taken"
+)
+@click.option("--wait", type=click.FloatRange(min=1), default=60.0, show_default=True, help="seconds without a receipt")
 @verb
-def replay(context: Context, path: Path, camera_id: str, fps: float) -> None:
-    """Play a video or a folder of pictures as if a camera saw it (a fake camera)."""
-    import os
+def replay(context: Context, path: Path, camera_id: str, fps: float, wait: float) -> None:
+    """Play a video or a folder of pictures as if a camera saw it (a fake camera); ends when the box has them all.
+
+    Pictures that the box did not take are removed again: here they lie as they are, with all faces.
+    """
+    import subprocess
 
     from edged.site import agent_command
 
     config = context.config()
     if not path.exists():
-        raise Misconfigured(f"there is nothing at {path}", exit_code=4)
+        raise Refused(f"there is nothing at {path}", code="not_found", exit_code=EXIT_NOT_FOUND)
     if not (config.keys_dir / f"cam-{camera_id}.key").exists():
         raise Misconfigured(f"this site has no keys for a camera {camera_id!r}", hint="`edged camera add` makes them")
     spec = f"folder:{path}" if path.is_dir() else f"file:{path}"
     command = agent_command(config.data_dir, config.server.site, config.mqtt.host, config.mqtt.port, camera_id)
-    os.execv(command[0], [*command, "--source", spec, "--fps", str(fps)])
+    child = subprocess.Popen([*command, "--source", spec, "--fps", str(fps), "--once", "--wait", str(wait)])
+    _pass_on_signals(child.pid)
+    code = child.wait()
+    left = list((config.data_dir / "cameras" / camera_id / "spool").glob("*.frame"))
+    for frame in left:
+        frame.unlink(missing_ok=True)
+    if left:
+        click.echo(f"edged: {len(left)} pictures were not taken by the box, and removed", err=True)
+    if code:
+        sys.exit(EXIT_FAILED)  # it has said why; 78 of its own is no fault of this site's configuration
+
+
+def _pass_on_signals(pid: int) -> None:
+    """SIGTERM goes to the child, SIGINT of a terminal reached it already; this process waits for its end."""
+    import os
+    import signal
+
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGTERM))
+    signal.signal(signal.SIGINT, lambda *_: None)

@@ -141,6 +141,28 @@ def test_replay_of_nothing_exits_4(site, tmp_path):
     assert edged("-c", site / "config.toml", "replay", tmp_path / "absent", "--camera", "gate").returncode == 4
 
 
+def test_replay_of_what_is_no_picture_or_at_no_rate_is_no_fault_of_the_configuration(site, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").write_text("no video")
+    for path, fps, code in ((tmp_path / "empty", 2, 1), (tmp_path / "text", 2, 1), (tmp_path / "text", -1, 2)):
+        done = edged("-c", site / "config.toml", "replay", path, "--camera", "gate", f"--fps={fps}")
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+
+
+def test_replay_without_a_box_gives_up_and_leaves_no_raw_picture(site, tmp_path):
+    import cv2
+    import numpy as np
+
+    (tmp_path / "pictures").mkdir()
+    for n in range(3):
+        cv2.imwrite(str(tmp_path / "pictures" / f"{n}.png"), np.full((64, 64, 3), 80 * n, np.uint8))
+    done = edged("-c", site / "config.toml", "replay", tmp_path / "pictures", "--camera", "gate", "--fps=0", "--wait=1")
+    assert done.returncode == 1
+    assert "no receipt came for 3 frames" in done.stderr
+    assert "3 pictures were not taken" in done.stderr
+    assert not list((site / "cameras").rglob("*.frame"))
+
+
 @pytest.mark.parametrize("heavy", ["torch", "openvino", "onnxruntime", "cv2", "sqlite_utils", "flask", "paho", "numpy"])
 def test_help_imports_nothing_heavy(heavy):
     code = f"import sys; sys.argv = ['edged', '--help']; import edged.cli; sys.exit({heavy!r} in sys.modules)"
