@@ -205,8 +205,10 @@ def key_file(config: Config) -> Path:
 
 def key_is_with_the_pictures(config: Config) -> bool:
     """Whether whoever takes the data directory has the site key as well, and no passphrase stops him."""
-    place = key_place(config)
-    return place.path.resolve().is_relative_to(config.data_dir.resolve()) and not sitekey.is_wrapped(place)
+    home = config.data_dir.resolve()
+    files = {*key_place(config).files, *sitekey.Place.of(config.keys_dir / "storage.key").files}
+    here = [f for f in files if f.exists() and f.resolve().is_relative_to(home) and not sitekey.is_damaged(f)]
+    return any(not sitekey.is_wrapped(sitekey.Place(f, None)) for f in here)
 
 
 def key_place(config: Config, file: Path | None = None) -> sitekey.Place:

@@ -96,4 +96,7 @@ def test_a_key_beside_the_pictures_is_told_apart(folder, tmp_path):
     beside = configs.load(site.create(folder, NEW, CLOCK))
     apart = site.NewSite("plant-a", ("a", "b"), (), key_dir=tmp_path / "stick")
     assert site.key_is_with_the_pictures(beside)
-    assert not site.key_is_with_the_pictures(configs.load(site.create(tmp_path / "other", apart, CLOCK)))
+    other = configs.load(site.create(tmp_path / "other", apart, CLOCK))
+    assert not site.key_is_with_the_pictures(other)
+    shutil.copy(tmp_path / "stick" / "storage.key", other.keys_dir / "storage.key.copy")
+    assert site.key_is_with_the_pictures(other)  # a copy that was left behind
