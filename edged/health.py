@@ -37,18 +37,19 @@ EARLIEST = 1_793_491_200.0  # 2026-11-01: no clock that is right says less
 KNOWN: Mapping[str, tuple[Word, str]] = {
     "privacy_leak": ("failed", "see the page under Privacy; take cameras off the net until it is cleared"),
     "scrub_down": ("failed", "`edged doctor` says why no scrub child starts"),
-    "disk_full": ("failed", "free space on the disk, or lower storage.max_bytes"),
+    "disk_full": ("failed", "free space on the disk; the text says which limit it is"),
     "disk_failed": ("failed", "see dmesg, replace the disk; cameras keep what was not taken"),
     "catalogue_damaged": ("failed", "restart edged: a start makes the catalogue anew; `edged db rebuild` does so by hand"),
     "queue_stuck": ("failed", "see the load of the machine, and the log"),
     "beat_missed": ("failed", "see the log; the watchdog restarts a daemon that stands still"),
+    "daemon_down": ("failed", "systemctl start edged, or `edged run`; its log says why it stopped"),
     "daemon_away": ("failed", "systemctl status edged"),
     "broker_away": ("failed", "start the broker; `edged doctor` tries the door"),
     "broker_mute": ("degraded", "the broker must let `server` write and read edged/1/<site>/#"),
     "privacy_unmeasured": ("degraded", "see the log for what becomes of planted pictures"),
     "camera_offline": ("degraded", "see the camera's power, network and certificate"),
     "camera_silent": ("degraded", "see the camera's own log"),
-    "full_soon": ("degraded", "raise storage.max_bytes or lower storage.max_age_days"),
+    "full_soon": ("degraded", "free space on the disk, or lower storage.max_age_days: the disk ends before storage.max_bytes"),
     "clock_wrong": ("degraded", "set the clock, or let NTP do it; nothing was deleted for it"),
     "clock_stepped": ("degraded", "see whether the clock is right now; nothing was deleted for it"),
     "backup_none": ("degraded", "edged db backup"),
@@ -94,7 +95,9 @@ class Health:
 
 @dataclass(frozen=True)
 class Facts:
-    """What there is to judge by. `daemon`: it is the daemon that asks, so it is there."""
+    """What there is to judge by. `daemon`: it is the daemon that asks, so it is there. `runs`: whether one holds the site's
+    lock; None = not looked at.
+    """
 
     at: float
     alarms: Sequence[Alarm] = ()
@@ -102,11 +105,12 @@ class Facts:
     gauges: Mapping[str, Gauge] = field(default_factory=dict)
     missing: Mapping[str, gaps.Missing] = field(default_factory=dict)
     daemon: bool = False
+    runs: bool | None = None
 
 
-def look(store: Store, at: float, *, daemon: bool = False) -> Facts:
+def look(store: Store, at: float, *, daemon: bool = False, runs: bool | None = None) -> Facts:
     return Facts(
-        at, alarms.standing(store), figures.heard(store), gauges.all(store), gaps.missing(store, at), daemon
+        at, alarms.standing(store), figures.heard(store), gauges.all(store), gaps.missing(store, at), daemon, runs
     )  # fmt: skip
 
 
@@ -139,6 +143,8 @@ def _of_daemon(facts: Facts) -> Found:
     """The daemon's own figures; old ones say nothing but that nobody writes them."""
     at, known = facts.at, facts.gauges
     written = known.get("daemon_threads")
+    if facts.runs is False:
+        return [("daemon_down", "the daemon does not run: nothing comes in", 0.0 if written is None else written.ts)]
     if written is None:
         return []
     if not facts.daemon and not -DAY_S < at - written.ts < FRESH_S:

@@ -30,7 +30,7 @@ def page(config: Config) -> None:
             names={c.id: c.name or c.id for c in config.camera}, gate={"max_loss": config.retest.gate.max_loss},
             clock=SystemClock(), secret=secrets.token_hex(32), hosts=("127.0.0.1", "localhost", "[::1]"),
             fixed={c.id: [(m.name, m.polygon) for m in c.mask] for c in config.camera}, with_metrics=config.metrics.enabled,
-            limits=site.upkeep_rules(config).retention,
+            limits=site.upkeep_rules(config).retention, runs=lambda: site.daemon_runs(config.data_dir),
         )  # fmt: skip
         serve(app, config.web.listen, threads=config.web.threads)
 

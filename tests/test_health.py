@@ -40,6 +40,8 @@ def test_nothing_is_wrong_with_a_new_box_nor_with_one_at_work():
         ("camera_silent", Facts(AT, cameras=[heard(last_seen=AT - 400)])),
         ("camera_silent", Facts(AT, cameras=[heard(last_frame=AT - DAY - 1)])),
         ("frames_missing", Facts(AT, missing={"gate": Missing(3, AT - 100)})),
+        ("daemon_down", Facts(AT, runs=False)),  # it never ran, too
+        ("daemon_down", Facts(AT, gauges=running(), runs=False)),
         ("daemon_away", Facts(AT, gauges={"daemon_threads": Gauge(9.0, AT - 100)})),
         ("broker_away", Facts(AT, gauges=running(cable_down_ts=AT - 100))),
         ("broker_mute", Facts(AT, gauges=running(cable_silent=1))),
@@ -146,5 +148,5 @@ def test_what_is_retained_has_code_text_since_and_hint():
     said = judge(Facts(AT, alarms=[Alarm("disk_full", "the disk is full", 60.0)])).encode()
     assert said == (
         b'{"verdict":"failed","reasons":[{"code":"disk_full","text":"the disk is full",'
-        b'"since":"1970-01-01T00:01:00.000Z","hint":"free space on the disk, or lower storage.max_bytes"}]}'
+        b'"since":"1970-01-01T00:01:00.000Z","hint":"free space on the disk; the text says which limit it is"}]}'
     )

@@ -22,12 +22,12 @@ def status(context: Context) -> None:
     from edged.web.verdict import judge
     from edged.web.words import count
 
-    at = SystemClock().now()
+    at, alive = SystemClock().now(), daemon_runs(context.config().data_dir)
     with context.store(readonly=True) as store:
-        box, cameras = health.judge(health.look(store, at)), views.cameras(store, at)
-        verdict = judge(views.now(store, at), None, box.reasons).sentence
+        box, cameras = health.judge(health.look(store, at, runs=alive)), views.cameras(store, at)
+        known = [r for r in box.reasons if r.code != "daemon_down"]  # said in other words below
+        verdict = judge(views.now(store, at), None, known).sentence
         privacy = leaks.measure(store)
-    alive = daemon_runs(context.config().data_dir)
     if not alive:
         verdict = f"The daemon does not run. Last known: {verdict}"
     lines = [f"{r.severity}: {r.text}" + (f" ({r.hint})" if r.hint else "") for r in box.reasons]

@@ -58,10 +58,12 @@ def create_app(
     fixed: masks.Fixed = MappingProxyType({}),
     limits: Rules | None = None,
     with_metrics: bool = True,
+    runs: Callable[[], bool] | None = None,
 ) -> Flask:
     """The page of one site. `names` are what people call the cameras, `gate` the limits to show ("max_loss" 0..1),
     `fixed` the masks that the configuration sets, `limits` what retention goes by, `hosts` the names, without port, that a
-    request may be addressed to, `secret` signs the session cookie.
+    request may be addressed to, `secret` signs the session cookie, `runs` says whether the
+    daemon runs now (None = its figures alone tell, a minute late).
     """
     app = Flask(__name__)
     app.config.update(
@@ -73,7 +75,7 @@ def create_app(
     app.jinja_env.filters.update(percent=words.percent, size=words.size, duration=words.duration, points=words.points)
     CSRFProtect(app)
     queues = Queues(store)
-    counted = metrics.Figures(store)
+    counted = metrics.Figures(store, runs)
 
     def ask() -> Questions:
         return Questions(store, queues, session, classes)
@@ -85,7 +87,7 @@ def create_app(
         now = clock.now()
         if section == "now":
             known = views.now(store, now)
-            found = health.judge(health.look(store, now)).reasons
+            found = health.judge(health.look(store, now, runs=runs and runs())).reasons
             stored = forecast.of(store, limits, now) if limits is not None else []
             return {"now": now, "facts": known, "verdict": judge(known, names, found), "stored": stored}
         if section == "cameras":
@@ -170,7 +172,7 @@ def create_app(
     @app.get("/healthz")
     def healthz() -> ResponseReturnValue:
         """For load balancers and supervisors: 200 unless the verdict is "failed", which is 503."""
-        found = health.judge(health.look(store, clock.now()))
+        found = health.judge(health.look(store, clock.now(), runs=runs and runs()))
         return found.document(), 503 if found.verdict == "failed" else 200
 
     return app

@@ -67,8 +67,8 @@ TOTALS: Mapping[str, tuple[str, str]] = {
 class Figures(Collector):
     """The page of figures of one store; keep it, since it remembers what is dear."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, runs: Callable[[], bool] | None = None) -> None:
+        self._store, self._runs = store, runs
         self._dear: dict[str, tuple[float, float]] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -86,7 +86,7 @@ class Figures(Collector):
         yield from self._loop(totals)
         yield from _privacy(store, totals)
         yield from _daemon(totals, measured)
-        yield from _health(store, at)
+        yield from _health(store, at, self._runs and self._runs())
 
     def _cameras(self, at: float) -> Iterable[Metric]:
         up = GaugeMetricFamily("edged_camera_up", "1 = the camera says that it is online", labels=("camera",))
@@ -233,8 +233,8 @@ edged_health{verdict="failed"} 1.0
 """
 
 
-def _health(store: Store, at: float) -> Iterable[Metric]:
-    found = health.judge(health.look(store, at))
+def _health(store: Store, at: float, runs: bool | None) -> Iterable[Metric]:
+    found = health.judge(health.look(store, at, runs=runs))
     verdict = GaugeMetricFamily("edged_health", "1 = this is the verdict", labels=("verdict",))
     for word in ("ok", "degraded", "failed"):
         verdict.add_metric([word], float(word == found.verdict))

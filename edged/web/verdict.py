@@ -85,7 +85,8 @@ def _privacy(now: Now) -> list[Finding]:
 
 WORDS = {
     "disk_full": "Full", "full_soon": "Filling", "disk_failed": "Failing", "queue_stuck": "Stuck", "beat_missed": "Deaf",
-    "daemon_away": "Down", "broker_away": "Cut off", "broker_mute": "Half deaf", "clock_wrong": "Out of time",
+    "daemon_away": "Down", "daemon_down": "Down", "broker_away": "Cut off", "broker_mute": "Half deaf",
+    "clock_wrong": "Out of time",
     "clock_stepped": "Out of time", "backup_none": "Unsaved", "backup_old": "Unsaved", "retention_held": "Held",
     "catalogue_rebuilt": "Mended", "keyring_copy": "One key", "frames_missing": "Gaps", "camera_silent": "Partly blind",
 }  # fmt: skip

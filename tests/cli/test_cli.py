@@ -71,6 +71,8 @@ def test_status_says_that_the_daemon_is_away_and_exits_5(site):
     assert done.returncode == 5
     document = json.loads(done.stdout)
     assert document["daemon"] is False
+    assert document["health"]["verdict"] == "failed"
+    assert [r["code"] for r in document["health"]["reasons"]] == ["daemon_down"]
     assert document["privacy"] == {"alarms": [], "last": None, "recall": [], "unjudged": {}}
 
 

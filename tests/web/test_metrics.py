@@ -279,6 +279,17 @@ def test_the_verdict_stands_in_figures_and_in_healthz(client, store):
     assert health.KNOWN["disk_full"][1] in page
 
 
+def test_without_a_daemon_nothing_is_ok_from_the_first_moment(make_app):
+    runs = [True]
+    client = make_app(runs=lambda: runs[0]).test_client()
+    assert client.get("/healthz").status_code == 200
+    runs[0] = False
+    answer = client.get("/healthz")
+    assert (answer.status_code, answer.get_json()["reasons"][0]["code"]) == (503, "daemon_down")
+    assert samples(client.get("/metrics").data)["edged_health", ("verdict", "failed")] == 1
+    assert "The daemon does not run" in client.get("/now").text
+
+
 def test_a_box_that_is_degraded_still_takes_traffic(client, store):
     alarms.sound(store, "privacy_unmeasured", "silence")
     answer = client.get("/healthz")
