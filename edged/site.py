@@ -328,7 +328,11 @@ def connect(config: Config, will: Will) -> Link:
     """The box's link, by mutual TLS with the keys of the site unless the configuration names others."""
     from edged.wire.paho import PahoLink
 
-    return PahoLink(Endpoint(config.mqtt.host, config.mqtt.port, client_id="server", tls=tls_of(config)), will)
+    return PahoLink(
+        Endpoint(config.mqtt.host, config.mqtt.port, client_id="server", tls=tls_of(config)),
+        will,
+        reconnect_s=(0.5, 5.0),
+    )
 
 
 def tls_of(config: Config) -> Tls:

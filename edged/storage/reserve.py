@@ -112,17 +112,19 @@ def require(folder: Path) -> None:
 
 
 def _take(path: Path, size: int) -> bool:
+    making = path.with_name(f".{NAME}")  # an empty file of the reserve's own name would say that it is given back
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as f:
+        with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as f:
             for start in range(0, size, _BLOCK):
                 f.write(secrets.token_bytes(min(_BLOCK, size - start)))
             f.flush()
             os.fsync(f.fileno())
+        os.replace(making, path)
         sync_folder(path.parent)
     except OSError as e:
         log.warning("no reserve of %d bytes: %s", size, e.strerror)
         with suppress(OSError):
-            os.truncate(path, 0)
+            making.unlink()
         return False
     return True
 

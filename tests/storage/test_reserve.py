@@ -236,3 +236,19 @@ def test_names_are_held_and_given_back_too(store, data_dir, free):
     assert len(list(data_dir.glob("reserve.*"))) == reserve.NAMES
     reserve.step(data_dir, 0)
     assert list(data_dir.glob("reserve*")) == []
+
+
+def test_while_it_is_being_made_frames_come_in(store, data_dir, free, add, monkeypatch):
+    free(1 << 40)
+    real = os.fsync
+    came = []
+
+    def fsync(fd):
+        if os.path.basename(os.readlink(f"/proc/self/fd/{fd}")).endswith("reserve"):
+            add(store, 1)
+            came.append(1)
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert reserve.step(data_dir, SIZE)
+    assert came == [1]
