@@ -44,11 +44,11 @@ def data() -> None:
 @LABEL
 @BY
 @click.option("--samples", "single", is_flag=True, help="every sample, one a line: `purge --samples -` reads them")
-@click.option("-n", "limit", default=-1, help="of samples, at most so many, newest first")
+@click.option("-n", "limit", type=click.IntRange(min=1), default=None, help="of samples, at most so many, newest first")
 @verb
 def data_ls(
     context: Context, camera: str, day: str, since: str, until: str, predicted: str, label: str, labelled_by: str,
-    single: bool, limit: int,
+    single: bool, limit: int | None,
 ) -> None:  # fmt: skip
     """Pictures by camera and day; or the samples that a filter names. Only what still has a picture."""
     from edged.clock import iso
@@ -57,7 +57,7 @@ def data_ls(
     wanted = _filter(camera, day, since, until, predicted, label, labelled_by)
     if single or predicted or label or labelled_by:
         with context.store(readonly=True) as store:
-            rows = listing.samples(store, wanted, limit)
+            rows = listing.samples(store, wanted, -1 if limit is None else limit)
         document = [{**dataclasses.asdict(r), "received": iso(r.received)} for r in rows]
         lines = [r.id for r in rows] if single else [
             f"{r.id:40} {iso(r.received)}  {r.predicted or '-':10} {r.score:4.2f}  {r.label or '-':10} {_bytes(r.size):>9}"
@@ -153,7 +153,9 @@ def data_purge(
         if context.as_json:
             raise Refused("erasing needs --yes with --json", code="unconfirmed", exit_code=2)
         click.echo(_told(plan, drop_labels), err=True)
-        click.confirm("Erase this for ever?", abort=True, err=True)
+        if not click.confirm("Erase this for ever?", err=True):
+            click.echo("nothing was changed", err=True)
+            raise click.Abort
     if daemon_runs(context.config().data_dir):
         done = _by_daemon(context, what, actor)
     else:
@@ -180,12 +182,16 @@ def data_quota(context: Context) -> None:
         found = forecast.of(store, rules, SystemClock().now())
     lines = [f"{'camera':20} {'used':>10} {'limit':>10} {'a day':>10}  forecast"]
     lines += [
-        f"{f.camera or 'all':20} {_bytes(f.used):>10} {_bytes(f.limit) if f.limit else '-':>10} {_bytes(f.per_day):>10}  {f.told}"
+        f"{f.camera or 'all':20} {_bytes(f.used):>10} {_bytes(f.limit) if f.limit else '-':>10}"
+        f" {'-' if f.per_day is None else _bytes(f.per_day):>10}  {f.told}"
         for f in found
     ]
     context.out(
         {
-            "quota": [{**dataclasses.asdict(f), "told": f.told} for f in found],
+            "quota": [  # null: all cameras; no limit
+                {**dataclasses.asdict(f), "camera": f.camera or None, "limit": f.limit or None, "told": f.told}
+                for f in found
+            ],
             "max_age_days": rules.max_age_s / 86400,
         },
         "\n".join(lines),
@@ -215,11 +221,13 @@ def data_verify(context: Context) -> None:
 @verb
 def data_confirm_clock(context: Context, actor: str) -> None:
     """Say that the clock is right: retention, held since the box seemed to have been off for long, goes on."""
-    from edged.storage import requests, upkeep
+    from edged.storage import alarms, requests, upkeep
 
     with context.store() as store:
+        held = alarms.stands(store, alarms.RETENTION_HELD)
         number = requests.add(store, upkeep.CONFIRM, {}, actor)
-    context.out({"request": number}, "noted; retention goes on within a minute, or at the daemon's next start")
+    said = "noted; retention goes on within a minute, or at the daemon's next start"
+    context.out({"request": number, "held": held}, said if held else "noted; nothing is held back for the clock now")
 
 
 def _by_daemon(context: Context, what: What, actor: str) -> Erased:
@@ -338,10 +346,12 @@ def _told(plan: Plan, drop_labels: bool) -> str:
     lines = [
         f"{len(plan.objects)} pictures ({_bytes(plan.bytes)}): {plan.frames} whole ones,"
         f" {len(plan.samples)} samples, {plan.labelled} of them labelled (labels {'go' if drop_labels else 'stay'})",
-        f"{keys} data key{'' if keys == 1 else 's'} destroyed",
+        f"{keys} data key{'' if keys == 1 else 's'} would be destroyed",
     ]
     if plan.others:
-        lines.append(f"{plan.others} other pictures ({_bytes(plan.other_bytes)}) sealed anew, since they share a key")
+        lines.append(
+            f"{plan.others} other pictures ({_bytes(plan.other_bytes)}) would be sealed anew, since they share a key"
+        )
     return "\n".join(lines) + _consequences(plan)
 
 

@@ -99,7 +99,7 @@ def measure(store: Store) -> Measure:
     """Everything that the page and `edged status` say of it."""
     judged = last(store, judged=True)
     return Measure(
-        alarms=tuple(a for a in alarms.standing(store) if a.code in alarms.CODES),
+        alarms=tuple(a for a in alarms.standing(store) if a.code in alarms.PRIVACY),
         recalls=tuple(recalls(store)), last=judged.ts if judged else None, unjudged=unjudged(store),
         covered={k.partition(":")[2]: n for k, n in counters.all(store).items() if k.startswith("scrubbed:")},
     )  # fmt: skip

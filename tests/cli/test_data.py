@@ -171,7 +171,7 @@ def test_a_purge_that_is_interrupted_is_still_done(site, daemon):
 
 def test_quota_is_a_table_with_a_forecast_for_each_camera(made):
     document = told(made, "data", "quota")
-    assert [q["camera"] for q in document["quota"]] == ["", "gate", "yard"]
+    assert [q["camera"] for q in document["quota"]] == [None, "gate", "yard"]
     assert document["quota"][0]["used"] == sum(q["used"] for q in document["quota"][1:])
     assert edged(made, "data", "quota").stdout.splitlines()[1].startswith("all ")
 

@@ -1,6 +1,6 @@
 import pytest
 
-from edged.storage import forecast, retention
+from edged.storage import alarms, forecast, retention
 from edged.storage.retention import Limits, Rules
 
 GB = 10**9
@@ -52,3 +52,14 @@ def test_each_camera_has_its_own_forecast_by_its_own_limit(store, add, clock):
     assert (gate.limit, gate.days) == (0, None)
     assert yard.days == pytest.approx(1, rel=0.1)
     assert together.per_day == pytest.approx(gate.per_day + yard.per_day)
+
+
+def test_in_the_first_hour_it_is_too_early_to_say_and_a_full_disk_is_no_round_trip(store, add, clock):
+    add(store, 1)
+    rules = Rules(40 * GB, 30 * DAY)
+    assert [(f.per_day, f.told) for f in forecast.of(store, rules, clock.now() + 60)] == [
+        (None, "too early to say")
+    ] * 2
+    assert forecast.of(store, rules, clock.now() + 2 * 3600)[0].per_day > 0
+    alarms.sound(store, alarms.DISK_FULL, "no room")
+    assert forecast.of(store, rules, clock.now())[0].told == "nothing can be stored: the disk is full"

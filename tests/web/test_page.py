@@ -198,6 +198,6 @@ def test_the_page_says_how_much_is_stored_and_when_it_is_full(make_app, store):
     assert "Pictures take" not in app.test_client().get("/now").text
     for camera, size in (("north", 600_000_000), ("south", 5_000_000)):
         store.execute("insert into holding values (?, 3, ?)", (camera, size))
-        store.execute("insert into intake values (?, ?, ?)", (camera, int(store.clock.now() // 3600) - 1, size))
+        store.execute("insert into intake values (?, ?, ?)", (camera, int(store.clock.now() // 3600) - 2, 2 * size))
     text = app.test_client().get("/now").text
     assert "Pictures take 605.0 MB of 1.0 GB: full in an hour. North gate 600.0 MB; South gate 5.0 MB." in text
