@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edged.cli.main import Context, main, verb
-from edged.errors import EXIT_FOUND_BAD, Corrupt, Misconfigured, Refused
+from edged.errors import EXIT_FOUND_BAD, Corrupt, EdgedError, Misconfigured, Refused
 
 if TYPE_CHECKING:
     from edged.config import Config
@@ -130,16 +130,24 @@ def db_backup(context: Context, dest: Path, keep_days: int, verify: bool, listin
             config.data_dir, dest, SystemClock(), site=config.server.site, config=context.config_path,
             keep_days=keep_days, progress=told,
         )  # fmt: skip
-    with context.store() as store:
-        gauges.put(store, {"backup_ts": store.clock.now()})
-        detail = {"backup": made.folder.name, "bytes": made.manifest.total}
-        audit.append(store, "command line", "backup", config.server.site, detail)
+    unnoted = ""
+    try:
+        with context.store() as store:
+            gauges.put(store, {"backup_ts": store.clock.now()})
+            detail = {"backup": made.folder.name, "bytes": made.manifest.total}
+            audit.append(store, "command line", "backup", config.server.site, detail)
+    except (EdgedError, OSError) as e:  # a read-only disk is rescued all the same
+        unnoted = f"  the store could not be told of it: {e}"
     context.out(
         {"backup": made.folder.name, "bytes": made.manifest.total, "copied": made.copied,
-         "segments": len(made.manifest.segments), "models": len(made.manifest.models), "keys": False},
+         "segments": len(made.manifest.segments), "models": len(made.manifest.models), "keys": False,
+         "damaged": list(made.damaged), "noted": not unnoted},
         f"{made.folder}: {_size(made.manifest.total)}, {_size(made.copied)} copied now\n"
-        f"  no key is in it: keep {config.keys_dir} and the keyring apart from it, both are needed to restore",
+        f"  no key is in it: keep {config.keys_dir} and the keyring apart from it, both are needed to restore"
+        + "".join(f"\n{line}" for line in (unnoted, *made.damaged) if line),
     )  # fmt: skip
+    if made.damaged:
+        sys.exit(EXIT_FOUND_BAD)
 
 
 @db.command("restore")

@@ -10,7 +10,7 @@
             2. of each segment what that catalogue counts on; one that was begun anew meanwhile: from 1. again
             3. models, tuf metadata, config.toml
             4. manifest, sync, rename of the folder from `<time>.partial`
-            5. remove backups beyond `keep` days, then what none of those left names
+            5. remove backups beyond `keep` days but the newest undamaged one, then what none of those left names
 
 Guarantees: a folder without `.partial` is a whole backup; `verify` reads every byte of it; the daemon goes on meanwhile and
 waits for nothing. **No key is in it**: not the site key, not the keyring, not the keys of CA, broker and releases; so pictures
@@ -37,12 +37,13 @@ import msgspec
 from edged import __version__, durable
 from edged.clock import Clock, iso
 from edged.errors import Corrupt, Refused, Unavailable
-from edged.storage import copies, disk, manifest, segment
+from edged.storage import check, copies, disk, manifest, segment
 from edged.storage.manifest import Kept, Manifest, Part
 from edged.storage.store import CATALOGUE
 
 MARK = "edged-backup.json"
 PARTIAL = ".partial"
+RESCUE = "rescue"
 KEEP_DAYS = 7
 ROUNDS = 4  # a store that cleans all the time may need a second or third look
 _BLOCK = 1 << 20
@@ -53,11 +54,14 @@ Progress = Callable[[str, float], None]  # what is being done; share done, 0..1
 
 @dataclass(frozen=True)
 class Made:
-    """A backup that is whole. `copied`: bytes written for it."""
+    """A backup that is whole. `copied`: bytes written for it; `damaged`: what of the site's segments is not as it was
+    written, a sentence each.
+    """
 
     folder: Path
     manifest: Manifest
     copied: int
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,9 @@ def run(
     data_dir = data_dir.absolute()
     if dest == data_dir or data_dir in dest.parents or dest in data_dir.parents:
         raise Refused(f"{dest} and the store {data_dir} lie in each other", code="bad_destination")
-    with _alone(data_dir), disk.explained(dest):
+    with _destination(dest):
         _claim(dest, site)
+    with _alone(dest), _destination(dest):
         for left in [*dest.glob(f"*{PARTIAL}")]:
             shutil.rmtree(left)
         before = {(s.number, s.generation): s for folder in folders(dest) for s in manifest.read(folder).segments}
@@ -91,21 +96,31 @@ def run(
         partial = dest / f"{stamp}{PARTIAL}"
         partial.mkdir(mode=0o700)
         copied = 0
-        for _ in range(ROUNDS):
+        damaged: dict[int, str] = {}
+        source = _rescued(data_dir, partial) if _read_only(data_dir) else data_dir / CATALOGUE
+        for attempt in range(1, ROUNDS + 1):
             (partial / CATALOGUE).unlink(missing_ok=True)
             progress("catalogue", 0)
             catalogue = Kept(
                 CATALOGUE,
-                *copies.copy(data_dir / CATALOGUE, partial / CATALOGUE, lambda s: progress("catalogue", s)),
+                *copies.copy(source, partial / CATALOGUE, lambda s: progress("catalogue", s)),
             )
             wanted, starts, version = _contents(partial / CATALOGUE)
             _require_room(dest, sum(n for *_, n in wanted) - sum(s.bytes for s in before.values()))
             segments: list[Part] = []
             total = sum(n for *_, n in wanted) or 1
             for number, generation, size in wanted:
-                part, wrote = _copy_segment(data_dir, dest, number, generation, size, before.get((number, generation)))
+                known = before.get((number, generation))
+                last = attempt == ROUNDS
+                part, wrote, kept = _copy_segment(data_dir, dest, number, generation, size, known, last)
                 if part is None:
                     break
+                if part.damaged:
+                    damaged[number] = (
+                        f"segment {number}: {part.damaged} pictures or stretches are not as they were written"
+                    )
+                elif kept:
+                    damaged[number] = f"segment {number} is damaged; an older copy of it is whole, and stays"
                 copied += wrote
                 segments.append(part)
                 before[(number, generation)] = part
@@ -114,6 +129,7 @@ def run(
                 break
         else:
             raise Unavailable("segments were written anew faster than they were copied", code="busy", hint="try again")
+        shutil.rmtree(partial / RESCUE, ignore_errors=True)
         copied += catalogue.bytes
         models = [_copy(p, dest / "models" / p.name, f"models/{p.name}") for p in _models(data_dir)]
         files = [_copy(p, partial / p.relative_to(data_dir), str(p.relative_to(data_dir))) for p in _tuf(data_dir)]
@@ -132,7 +148,7 @@ def run(
         _sync(dest)
         _thin(dest, keep_days)
         progress("done", 1)
-        return Made(dest / stamp, whole, copied)
+        return Made(dest / stamp, whole, copied, tuple(damaged[n] for n in sorted(damaged)))
 
 
 def folders(dest: Path) -> list[Path]:
@@ -164,6 +180,12 @@ def verify(source: Path, which: str = "", progress: Progress = lambda *_: None) 
         found += _differs(path, size, sha256)
         done += size
         progress("verify", done / (whole.total or 1))
+    for part in () if found else whole.segments:
+        with (source / "segments" / part.file).open("rb") as f:
+            bad = _damaged(f.fileno(), part.number, part.generation, part.bytes)
+        if bad:
+            text = f"segment {part.number}: {bad} pictures or stretches were damaged already when it was backed up"
+            found.append(Trouble("backup_damaged", part.file, text))
     if not found:
         with closing(copies.opened(folder / CATALOGUE)) as conn:
             try:
@@ -189,16 +211,52 @@ def places(source: Path, folder: Path, m: Manifest) -> list[tuple[Path, int, str
 
 
 @contextmanager
-def _alone(data_dir: Path) -> Iterator[None]:
-    fd = os.open(data_dir / ".backup.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _alone(dest: Path) -> Iterator[None]:
+    """One backup into DEST at a time. The lock lies there: the site's own disk may be read-only."""
+    with _destination(dest):
+        fd = os.open(dest / ".backup.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
-            raise Unavailable("another backup of this site runs", code="busy") from e
+            raise Unavailable(f"another backup into {dest} runs", code="busy") from e
+        except OSError as e:
+            if e.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS):  # some network file systems
+                raise
         yield
     finally:
         os.close(fd)
+
+
+@contextmanager
+def _destination(dest: Path) -> Iterator[None]:
+    """What is wrong with DEST is an argument's fault, no configuration's."""
+    try:
+        yield
+    except OSError as e:
+        path = Path(os.fsdecode(e.filename)) if e.filename else dest
+        ours = path == dest or dest in path.parents or path in dest.parents
+        if ours and e.errno in (
+            errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST, errno.EINVAL,
+        ):  # fmt: skip
+            raise Refused(
+                f"no backup can be written to {dest}: {path}: {e.strerror}", code="bad_destination",
+                hint="name a folder that the user edged runs as can write to; is the medium mounted?",
+            ) from e  # fmt: skip
+        raise disk.renamed(e, path) from e
+
+
+def _read_only(folder: Path) -> bool:
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
+def _rescued(data_dir: Path, partial: Path) -> Path:
+    """The catalogue of a site whose disk is read-only, copied with its log: SQLite must write beside what it opens."""
+    (partial / RESCUE).mkdir(mode=0o700)
+    for name in (CATALOGUE, f"{CATALOGUE}-wal"):
+        if (data_dir / name).exists():
+            shutil.copyfile(data_dir / name, partial / RESCUE / name)
+    return partial / RESCUE / CATALOGUE
 
 
 def _claim(dest: Path, site: str) -> None:
@@ -233,38 +291,55 @@ def _contents(catalogue: Path) -> tuple[list[tuple[int, int, int]], int, int]:
 
 
 def _copy_segment(
-    data_dir: Path, dest: Path, number: int, generation: int, size: int, known: Part | None
-) -> tuple[Part | None, int]:
-    """Bring the copy of a segment up to `size`; None if it is no longer of this generation. And bytes written."""
+    data_dir: Path, dest: Path, number: int, generation: int, size: int, known: Part | None, last: bool
+) -> tuple[Part | None, int, bool]:
+    """Bring the copy of a segment up to `size`; None if it is no longer of this generation. And bytes written, and
+    whether the copy has older bytes that are whole where the segment now has others.
+    """
     path = data_dir / "segments" / f"{number:08d}.seg"
     target = dest / "segments" / f"{number:08d}.{generation}.seg"
     if known is not None and known.bytes == size and target.is_file() and target.stat().st_size >= size:
-        return known, 0
+        return known, 0, False
     (dest / "segments").mkdir(mode=0o700, exist_ok=True)
-    digest, wrote = hashlib.sha256(), 0
+    digest, wrote, kept = hashlib.sha256(), 0, False
     source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         copy = os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            # Within a generation bytes are only added: where others stand now, the segment is damaged.
+            good = known.bytes if known is not None and not any(_differs(target, known.bytes, known.sha256)) else 0
             for at in range(0, size, _BLOCK):
                 want = os.pread(source, min(_BLOCK, size - at), at)
-                digest.update(want)
-                if os.pread(copy, len(want), at) != want:
+                have = os.pread(copy, len(want), at)
+                if have != want:
+                    stay = have[: max(0, good - at)]
+                    kept = kept or stay != want[: len(stay)]
+                    want = stay + want[len(stay) :]
+                if have != want:
                     disk.write_at(copy, at, [want])
                     wrote += len(want)
+                digest.update(want)
             # A segment is begun anew from its first byte: while that is of this generation, all that was read was.
             first = segment.read(source, number, 0)
-            if first is None or first.generation != generation:
-                return None, wrote
+            # No first record is one that is being written, or, when it stays so, a damaged one.
+            if first.generation != generation if first is not None else not (last or kept):
+                return None, wrote, False
             if os.fstat(copy).st_size < size:
                 raise Corrupt(f"{path} is shorter than its rows say", code="lost_object", hint="edged check")
             os.fsync(copy)
+            damaged = _damaged(copy, number, generation, size)
         finally:
             os.close(copy)
         os.posix_fadvise(source, 0, 0, os.POSIX_FADV_DONTNEED)  # the daemon needs the cache more
     finally:
         os.close(source)
-    return Part(number, generation, size, digest.hexdigest()), wrote
+    return Part(number, generation, size, digest.hexdigest(), damaged), wrote, kept
+
+
+def _damaged(fd: int, number: int, generation: int, size: int) -> int:
+    """Bodies that are not what their record says, and stretches without a whole record. Needs no key."""
+    walk = check.walked(fd, number, generation, size)
+    return len(walk.holes) + sum(segment.bodies(fd, (entry,)) is None for entry, _ in walk.named.values())
 
 
 def _models(data_dir: Path) -> list[Path]:
@@ -317,6 +392,9 @@ def _thin(dest: Path, keep_days: int) -> None:
     for folder in found:
         newest.setdefault(folder.name[:8], folder)
     stay = list(newest.values())[: max(1, keep_days)]
+    undamaged = next((f for f in found if not manifest.read(f).damaged), None)
+    if undamaged is not None and undamaged not in stay:
+        stay.append(undamaged)
     for folder in found:
         if folder not in stay:
             (folder / manifest.FILE).unlink()  # first: what is half removed is no backup

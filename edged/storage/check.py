@@ -127,7 +127,7 @@ def _segment(store: Store, fd: int, number: int, row: Row, sealed: bool, bad_key
                 yield Finding("free_object", o["id"], f"object {o['id']} lies in segment {number}, which is free")
     if os.fstat(fd).st_size < recorded:
         yield Finding("segment_short", str(number), f"segment {number} is shorter than its rows say")
-    walk = _walked(fd, number, generation, recorded)
+    walk = walked(fd, number, generation, recorded)
     for first, last in walk.holes:
         yield Finding(
             "segment_damaged",
@@ -187,7 +187,7 @@ def _object(
         yield Finding(e.code if isinstance(e, Corrupt) else "bad_seal", object_id, str(e))
 
 
-def _walked(fd: int, number: int, generation: int, recorded: int) -> _Walk:
+def walked(fd: int, number: int, generation: int, recorded: int) -> _Walk:
     walk = _Walk()
     offset, hole = 0, -1
     while offset < recorded:

@@ -28,12 +28,13 @@ class Kept(Struct, frozen=True):
 
 
 class Part(Struct, frozen=True):
-    """The first `bytes` of a segment."""
+    """The first `bytes` of a segment. `damaged`: pictures and stretches in it that were not whole when it was copied."""
 
     number: int
     generation: int
     bytes: int
     sha256: str
+    damaged: int = 0
 
     @property
     def file(self) -> str:
@@ -53,6 +54,10 @@ class Manifest(Struct, frozen=True):
     segments: tuple[Part, ...] = ()
     models: tuple[Kept, ...] = ()
     files: tuple[Kept, ...] = ()
+
+    @property
+    def damaged(self) -> int:
+        return sum(s.damaged for s in self.segments)
 
     @property
     def total(self) -> int:

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -332,7 +333,7 @@ def test_a_backup_of_a_store_that_recycles_its_segments_is_of_one_moment(
         fill(store, add, n=60)
         real, rounds = backup._copy_segment, []
 
-        def copying(data_dir, dest, number, generation, size, known):
+        def copying(data_dir, dest, number, generation, size, known, last):
             if not rounds:
                 rounds.append(number)
                 with store.transaction():
@@ -341,7 +342,7 @@ def test_a_backup_of_a_store_that_recycles_its_segments_is_of_one_moment(
                 clean.free_empty(store)
                 fill(store, add, first=500, n=60)
                 assert store.value("select generation from segment where number = ?", (number,)) > generation
-            return real(data_dir, dest, number, generation, size, known)
+            return real(data_dir, dest, number, generation, size, known, last)
 
         monkeypatch.setattr(backup, "_copy_segment", copying)
         made = back_up()
@@ -359,7 +360,7 @@ def test_a_backup_of_a_store_that_recycles_its_segments_is_of_one_moment(
 def test_a_store_that_never_rests_is_told_to_try_again(opener, add, back_up, monkeypatch):
     with opener() as store:
         fill(store, add, n=5)
-    monkeypatch.setattr(backup, "_copy_segment", lambda *_: (None, 0))
+    monkeypatch.setattr(backup, "_copy_segment", lambda *_: (None, 0, False))
     with pytest.raises(Unavailable):
         back_up()
 
@@ -412,6 +413,64 @@ def test_a_damaged_catalogue_does_not_push_out_a_good_backup(opener, add, data_d
         back_up()
     assert len(backup.folders(dest)) == 1
     assert backup.verify(dest) == []
+
+
+def test_bytes_changed_inside_a_segment_are_said_and_push_out_no_whole_backup(opener, add, dest, back_up, edit, clock):
+    with opener(segment_bytes=2**20) as store:
+        fill(store, add)
+        whole = back_up(keep_days=1)
+        bad = store.value("select id from object where place is not null order by place limit 1")
+        edit(store, bad, lambda sealed: bytes(len(sealed)))
+        fill(store, add, 100, 5)
+        made = back_up(keep_days=1)  # the copy made before is whole, and stays
+        assert ("stays" in made.damaged[0], made.manifest.damaged) == (True, 0)
+        assert backup.verify(dest) == []
+        fill(store, add, 200, 5)
+        new = store.value("select id from object order by place desc limit 1")
+        edit(store, new, lambda sealed: bytes(len(sealed)))
+        for _ in range(3):
+            clock.at += 86400
+            made = back_up(keep_days=1)
+        assert made.manifest.damaged > 0
+    assert backup.folders(dest)[0] == made.folder
+    (trouble,) = backup.verify(dest)
+    assert "damaged already" in trouble.message
+    assert len(backup.folders(dest)) == 2
+    assert backup.verify(dest, backup.folders(dest)[1].name) == []
+    assert whole
+
+
+def test_a_destination_that_cannot_be_made_is_the_arguments_fault(opener, add, data_dir, clock):
+    with opener() as store:
+        fill(store, add, n=2)
+    with pytest.raises(Refused) as e:
+        backup.run(data_dir, Path("/dev/null/stick"), clock, site="plant-a")
+    assert (e.value.code, e.value.exit_code) == ("bad_destination", 1)
+
+
+def test_a_site_on_a_read_only_disk_is_backed_up_with_what_its_log_holds(
+    opener, add, data_dir, dest, back_up, monkeypatch
+):
+    with opener() as store:
+        fill(store, add)
+        before = state(store)
+        there = set(data_dir.iterdir())
+        monkeypatch.setattr(backup, "_read_only", lambda _: True)
+        monkeypatch.setattr(backup.copies, "opened", refusing(data_dir, backup.copies.opened))
+        made = back_up()
+        assert set(data_dir.iterdir()) == there
+    assert not (made.folder / backup.RESCUE).exists()
+    assert backup.verify(dest) == []
+    with copies.opened(made.folder / "edged.db") as conn:
+        assert set(conn.execute("select * from frame").fetchall()) == before["frame"]
+
+
+def refusing(data_dir, real):
+    def opened(path):
+        assert data_dir not in path.parents
+        return real(path)
+
+    return opened
 
 
 def test_a_manifest_that_names_a_file_outside_of_the_site_is_refused(opener, add, dest, back_up):

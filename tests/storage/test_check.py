@@ -229,7 +229,7 @@ def test_what_goes_while_it_is_looked_at_is_no_finding(store, add, monkeypatch):
     """Retention takes a picture between the listing and the look."""
     add(store, 1, regions=0)
     path, place, size = place_of(store)
-    real = check._walked
+    real = check.walked
 
     def walked(*args):
         found = real(*args)
@@ -238,7 +238,7 @@ def test_what_goes_while_it_is_looked_at_is_no_finding(store, add, monkeypatch):
         overwrite(path, place, bytes(size))
         return found
 
-    monkeypatch.setattr(check, "_walked", walked)
+    monkeypatch.setattr(check, "walked", walked)
     assert codes(store) == []
 
 
