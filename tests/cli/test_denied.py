@@ -82,6 +82,12 @@ def test_a_folder_that_may_not_be_written_keeps_a_site_out(tmp_path):
     told(edged("init", "--data-dir", "/proc/foo", "--site", "s", "--classes", "a,b"), 4, "/proc/foo")
 
 
+def test_a_picture_is_not_written_where_one_may_not_write(site, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o555)
+    done = edged("-c", site / "config.toml", "data", "show", "gate:a-0", "-o", tmp_path / "closed" / "x.jpg")
+    told(done, 77, "Permission denied", "closed")
+
+
 @pytest.mark.parametrize("verb", [["run"], ["key", "rotate"]])
 def test_a_site_that_can_only_be_read_says_so(site, verb):
     lock = site / "daemon.lock"
