@@ -85,12 +85,29 @@ def disk(config: Config) -> Iterator[Finding]:
     free, floor = shutil.disk_usage(folder).free, size(config.storage.min_free)
     yield Finding(
         "disk", free > floor, f"{free / 1e9:.1f} GB free at {folder}, {floor / 1e9:.1f} GB is the floor",
-        "" if free > floor else "below the floor cameras are told to keep their frames: make room",
+        "" if free > floor else "below the floor (storage.min_free) only what is freed is written again: make room",
     )  # fmt: skip
+    if text := too_large(config):
+        yield Finding("limit", True, text)
     found = place.look(folder)
     if found is not None:
         yield from file_system(found, allowed=config.storage.allow_network)
     yield from catalogue(config)
+
+
+def too_large(config: Config) -> str:
+    """What limit will really hold, when the disk has less than storage.max_bytes and min_free; "" = it has enough."""
+    wanted, floor = size(config.storage.max_bytes), size(config.storage.min_free)
+    if not wanted or not config.data_dir.is_dir():
+        return ""
+    taken = sum(p.stat().st_size for p in (config.data_dir / "segments").glob("*.seg"))
+    there = max(0, taken + shutil.disk_usage(config.data_dir).free - floor)
+    if there >= wanted:
+        return ""
+    return (
+        f"storage.max_bytes is {wanted / 1e9:.1f} GB, but the disk has {there / 1e9:.1f} GB for pictures above"
+        " storage.min_free: there the oldest go for the newest"
+    )
 
 
 def file_system(found: place.Place, *, allowed: bool) -> Iterator[Finding]:

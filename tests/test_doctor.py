@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 
+import msgspec
 import pytest
 
 from edged import doctor, engine
@@ -126,3 +127,12 @@ def test_a_damaged_catalogue_and_a_damaged_copy_are_found(tmp_path):
     found = of(doctor.catalogue(config(tmp_path)))
     assert (found["catalogue"].ok, found["daily copy"].ok) == (False, False)
     assert "edged db rebuild" in found["catalogue"].hint
+
+
+def test_a_limit_that_the_disk_cannot_hold_is_said_with_the_one_that_will(tmp_path):
+    small, large = config(tmp_path), config(tmp_path)
+    small = msgspec.structs.replace(small, storage=msgspec.structs.replace(small.storage, max_bytes=1, min_free=0))
+    large = msgspec.structs.replace(large, storage=msgspec.structs.replace(large.storage, max_bytes=1 << 60))
+    assert doctor.too_large(small) == ""
+    assert "storage.max_bytes is" in doctor.too_large(large)
+    assert any(f.what == "limit" and f.ok for f in doctor.disk(large))

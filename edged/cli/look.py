@@ -99,8 +99,13 @@ def config() -> None:
 @verb
 def config_check(context: Context) -> None:
     """Read it and say whether it can work."""
-    context.config()
-    context.out({"ok": True, "path": str(context.config_path)}, f"{context.config_path} is good")
+    from edged.doctor import too_large
+
+    warning = too_large(context.config())
+    context.out(
+        {"ok": True, "path": str(context.config_path), "warnings": [warning] if warning else []},
+        f"{context.config_path} is good" + (f"\nwarning: {warning}" if warning else ""),
+    )
 
 
 @config.command("show")
