@@ -26,7 +26,8 @@ def init(
 ) -> None:  # fmt: skip
     """Make a site: its folder, keys, certificates and configuration."""
     from edged.clock import SystemClock
-    from edged.config import check
+    from edged.config import check, load
+    from edged.doctor import too_large
     from edged.serve import mosquitto as write_mosquitto
     from edged.site import NewSite, create
     from edged.wire.topics import check_level
@@ -49,6 +50,8 @@ def init(
     except (Misconfigured, Refused) as e:
         raise click.UsageError(str(e)) from e
     path = create(data_dir.resolve(), new, SystemClock())
+    if warning := too_large(load(path)):
+        click.echo(f"warning: {warning}", err=True)
     if mosquitto:
         write_mosquitto(data_dir.resolve(), site)
     context.out(
