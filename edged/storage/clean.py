@@ -141,12 +141,20 @@ def _empty(store: Store, number: int) -> int:
 
 
 def _moved(store: Store, found: Found, record: Record, number: int, of: journal.Class) -> journal.Draft:
+    before = {e.id: e.place for e in found.entries}
+
     def rows(place: journal.Place) -> int:
         if record.key_id != found.key_id:  # else what was erased meanwhile has no row, and nothing is changed
             store.seal.require_live(store, record.key_id)
+        # Only what still lies where it was read, under the key that it had: another may have moved it meanwhile, even
+        # into the same segment, written anew.
         store.execute_many(
-            "update object set key_id = ?, size = ?, sha256 = ?, segment = ?, place = ? where id = ? and segment = ?",
-            [(record.key_id, e.size, e.sha256, place.segment, e.place, e.id, number) for e in place.entries],
+            "update object set key_id = ?, size = ?, sha256 = ?, segment = ?, place = ?"
+            " where id = ? and segment = ? and place = ? and key_id = ?",
+            [
+                (record.key_id, e.size, e.sha256, place.segment, e.place, e.id, number, before[e.id], found.key_id)
+                for e in place.entries
+            ],
         )
         return record.size
 

@@ -39,9 +39,7 @@ CATALOGUE = "edged.db"
 SEGMENT_BYTES = 32 * 2**20
 SETTLE_COMMITS, SETTLE_BYTES = 64, 4 * 2**20  # after so many, or when the log has grown by so much
 
-ANEW = (
-    "start edged, or run `edged db rebuild`: it is made anew from what can be read, the daily copy and the segments"
-)
+ANEW = "start edged, or run `edged db rebuild`: it is made anew from what can be read, the daily copy and the segments"
 
 Params = Sequence[Any] | Mapping[str, Any]
 

@@ -5,7 +5,8 @@ from contextlib import suppress
 import pytest
 
 from edged.errors import Unavailable
-from edged.storage import check, clean, frames, journal, objects, recover, samples
+from edged.storage import check, clean, frames, journal, objects, recover, samples, segment
+from edged.storage.segment import Record
 
 SMALL = 64 * 1024
 LIMIT = 12
@@ -112,3 +113,21 @@ def test_a_chosen_object_is_under_another_key_and_the_others_are_not(full, data_
     assert check.run(store) == []
     assert samples.crop(store, "gate:boot-0:0")
     assert frames.count(store)
+
+
+def test_a_move_that_comes_late_does_not_bring_an_erased_key_back(full):
+    """What it would move was sealed anew meanwhile, and lies in the same segment, written anew."""
+    store, _ = full
+    number = store.value("select segment from object order by rowid limit 1")
+    with clean._opened(store, number) as fd:
+        found, living = next(iter(clean._records(store, fd, number)))
+        record = Record(found.id, found.key_id, found.document, segment.bodies(fd, living))
+    late = clean._moved(store, found, record, number, "kept")
+    drop(store, "segment > 3")
+    clean.run(store)
+    clean.reseal(store, [e.id for e in living])
+    with store.transaction():
+        store.execute_many("update object set segment = ? where id = ?", [(number, e.id) for e in living])
+    after = [tuple(r) for r in store.rows("select * from object order by id")]
+    store.journal.append(late)
+    assert [tuple(r) for r in store.rows("select * from object order by id")] == after
