@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Class = Literal["new", "kept"]
-CLASSES: tuple[Class, ...] = ("new", "kept")
+CLASSES: tuple[Class, ...] = ("kept", "new")
 COOLDOWN_S = (1.0, 8.0)  # after the first failure, and at most
 GROUP_BYTES = 8 * 2**20
 OWED = 512  # records without rows, at most
@@ -186,7 +186,15 @@ class Journal:
             if d.result is None:
                 fresh.setdefault(d.name, d)
         for of in CLASSES:
-            self._write([d for d in fresh.values() if d.of == of], of)
+            drafts = [d for d in fresh.values() if d.of == of]
+            try:
+                self._write(list(drafts), of)
+            except EdgedError as e:  # no room for new pictures must not hold up what makes room
+                for d in drafts:
+                    if d.result is None and d.error is None:
+                        d.error = e
+                if self._broken:
+                    raise
         twice = [d for d in group if d.result is None and d.error is None]  # the same came twice at once
         if twice:
             self._settle()

@@ -131,3 +131,22 @@ def test_a_move_that_comes_late_does_not_bring_an_erased_key_back(full):
     after = [tuple(r) for r in store.rows("select * from object order by id")]
     store.journal.append(late)
     assert [tuple(r) for r in store.rows("select * from object order by id")] == after
+
+
+def test_no_room_for_new_pictures_does_not_hold_up_what_makes_room(full, frame, scrubbed):
+    """Both in one group."""
+    store, n = full
+    number = store.value("select segment from object order by rowid limit 1")
+    with clean._opened(store, number) as fd:
+        found, living = next(iter(clean._records(store, fd, number)))
+        record = Record(found.id, found.key_id, found.document, segment.bodies(fd, living))
+    move = clean._moved(store, found, record, number, "kept")
+    f = frame(n + 1)
+    key = store.seal.key_for(store, "gate", "2026-11-21")
+    refused = journal.Draft(
+        "new", frames.record_of(frames._answer(store, f, "withheld", ""), key, ()), lambda: None, dict
+    )
+    assert "new" not in store.journal._heads  # the last one is full, and there is no other
+    with pytest.raises(Unavailable, match="full"):
+        store.journal.append_all([refused, move])
+    assert move.result == record.size
