@@ -300,7 +300,7 @@ def test_the_bench_notices_a_parent_that_takes_any_answer(bench, monkeypatch):
 
 
 def test_the_bench_notices_an_ingest_that_stores_what_was_withheld(bench, monkeypatch):
-    def keep(store, frame, work):
+    def keep(store, frame, work, **_):
         try:
             scrubbed = work()
         except Withheld:
