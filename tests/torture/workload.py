@@ -185,17 +185,20 @@ def reseal(work: Work) -> None:
     if not days:
         return
     camera, when = work.rng.choice(days)
-    rows = work.store.rows(
-        "select id, key_id from object where camera = ? and date(created, 'unixepoch') = ?", (camera, when)
-    )
-    try:
-        clean.reseal(work.store, [r["id"] for r in rows])
-    except Unavailable as e:
-        if e.code != "disk_full":
-            raise
-        return
+    of_day = "select id, key_id from object where camera = ? and date(created, 'unixepoch') = ?"
+    rows = work.store.rows(of_day, (camera, when))
     keys = sorted({r["key_id"] for r in rows})
-    work.store.seal.destroy(work.store, keys)
+    while rows:
+        try:
+            clean.reseal(work.store, [r["id"] for r in rows])
+        except Unavailable as e:
+            if e.code != "disk_full":
+                raise
+            return
+        with work.store.journal.settled():  # what was promised under the old keys has rows now
+            rows = [r for r in work.store.rows(of_day, (camera, when)) if r["key_id"] in keys]
+            if not rows:
+                work.store.seal.destroy(work.store, keys)
     work.tell("destroyed", *keys)
 
 
