@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,8 @@ def int8(model: bytes, calibration: Pictures) -> bytes:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    logging.getLogger().setLevel(logging.ERROR)  # it advises on its own defaults at each call
     parsed = source.parse(model)
-    with tempfile.TemporaryDirectory(prefix="edged-int8-") as folder:
+    with _quiet(), tempfile.TemporaryDirectory(prefix="edged-int8-") as folder:
         prepared, made = Path(folder, "prepared.onnx"), Path(folder, "int8.onnx")
         quant_pre_process(parsed, prepared, skip_symbolic_shape=True)
         quantize_static(
@@ -98,6 +98,18 @@ def int8(model: bytes, calibration: Pictures) -> bytes:
         data = made.read_bytes()
     onnx.checker.check_model(source.parse(data), full_check=True)
     return source.with_metadata(data, source.metadata(model) | {"edged.method": "int8"})
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """onnxruntime advises on its own defaults at each call, through the root logger."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(before)
 
 
 class _Reader:
