@@ -49,7 +49,7 @@ def link_hangs():
 
 
 def link_is_deaf():
-    HELD["link"]._client.on_message = lambda *_: None
+    HELD["link"]._client.on_publication = lambda *_: None
 
 
 def store_is_locked():
