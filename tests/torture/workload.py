@@ -234,7 +234,12 @@ def erase(work: Work) -> None:
         "select distinct key_id from object where camera = ? and date(created, 'unixepoch') = ?", (camera, when)
     )
     work.tell("erasing", camera, when)
-    erasure.now(work.store, erasure.What(camera=camera, first=when, last=when), "ann")
+    try:
+        erasure.now(work.store, erasure.What(camera=camera, first=when, last=when), "ann")
+    except Unavailable as e:  # promised; it goes on when there is room, or at the next start
+        if e.code != "disk_full":
+            raise
+        return
     work.tell_gone()
     work.tell("erased", camera, when)
     work.tell("destroyed", *(k[0] for k in keys))
