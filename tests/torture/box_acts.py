@@ -158,7 +158,7 @@ THREADS = 3
 def play_ingest(folder: Path, promise: Promise, broken: str) -> None:
     if broken == "rows first":
         _rows_first()
-    with open_store(folder) as store:
+    with open_store(folder, **({"linger_s": 0.0} if broken == "rows first" else {})) as store:
         recover.run(store)
         put = partial(_put, store, promise, broken)
         put("gate", 0)
