@@ -16,7 +16,11 @@ def write(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True, f
     `fsync` False is for what may be lost in a power cut but must not be half read (progress).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    except OSError as e:
+        e.filename = str(path)  # nobody asked for the temporary one
+        raise
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

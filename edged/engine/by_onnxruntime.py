@@ -7,6 +7,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from edged.engine import feed
+from edged.engine.onnx_file import Takes
 from edged.errors import Refused
 
 # onnxruntime's exceptions have no common parent of their own.
@@ -28,7 +30,8 @@ class OnnxRuntimeEngine:
 
     runtime = "onnxruntime"
 
-    def __init__(self, data: bytes, *, threads: int) -> None:
+    def __init__(self, data: bytes, *, threads: int, takes: Takes = "float32") -> None:
+        self.takes = takes
         ort.disable_telemetry_events()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -41,11 +44,10 @@ class OnnxRuntimeEngine:
             raise Refused(f"onnxruntime cannot load the model: {_sentence(e)}", code="bad_model") from e
         self._input = self._session.get_inputs()[0].name
 
-    def run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        if batch.dtype != np.float32:
-            raise Refused(f"the model takes float32, not {batch.dtype}", code="bad_input")
+    def run(self, batch: NDArray[np.float32] | NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+        fed = feed.fitting(batch, self.takes)
         try:
-            outputs = self._session.run(None, {self._input: np.ascontiguousarray(batch)})
+            outputs = self._session.run(None, {self._input: fed})
         except _LOAD_ERRORS as e:
             raise Refused(f"the model does not take {batch.shape}: {_sentence(e)}", code="bad_input") from e
         return tuple(np.asarray(out, dtype=np.float32) for out in outputs)

@@ -6,6 +6,8 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
+from edged.engine import feed
+from edged.engine.onnx_file import Takes
 from edged.errors import Refused
 
 
@@ -14,7 +16,8 @@ class OpenVinoEngine:
 
     runtime = "openvino"
 
-    def __init__(self, data: bytes, *, threads: int) -> None:
+    def __init__(self, data: bytes, *, threads: int, takes: Takes = "float32") -> None:
+        self.takes = takes
         core = ov.Core()
         config = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -24,17 +27,32 @@ class OpenVinoEngine:
         }
         try:
             model = core.read_model(model=data)
-            self._request = core.compile_model(model, "CPU", config).create_infer_request()
+            self._compiled = core.compile_model(model, "CPU", config)
+            self._request = self._compiled.create_infer_request()
         except RuntimeError as e:
             raise Refused(f"OpenVINO cannot load the model: {_sentence(e)}", code="bad_model") from e
         self._outputs = len(model.outputs)
 
-    def run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        if batch.dtype != np.float32:
-            raise Refused(f"the model takes float32, not {batch.dtype}", code="bad_input")
+    def kernels(self) -> dict[str, tuple[str, str]]:
+        """Layer name -> (kind, kernel) as OpenVINO chose them for this processor, or for what its environment allows.
+
+        Layers that it has joined go by the name of one of them.
+        """
+        found = {}
+        for op in self._compiled.get_runtime_model().get_ops():
+            info = op.get_rt_info()
+            if "primitiveType" in info and "layerType" in info:
+                found[op.get_friendly_name()] = (
+                    str(info["layerType"].astype(str)),
+                    str(info["primitiveType"].astype(str)),
+                )
+        return found
+
+    def run(self, batch: NDArray[np.float32] | NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+        fed = feed.fitting(batch, self.takes)
         try:
             # Shared memory needs contiguous rows; outputs are copied because the next run writes over them.
-            self._request.infer({0: np.ascontiguousarray(batch)}, share_inputs=True)
+            self._request.infer({0: fed}, share_inputs=True)
         except RuntimeError as e:
             raise Refused(f"the model does not take {batch.shape}: {_sentence(e)}", code="bad_input") from e
         return tuple(

@@ -1,7 +1,7 @@
 """What must be known of an ONNX file before a runtime sees it, read from its protobuf bytes without the `onnx` package.
 
 Guarantees of `check`: the bytes are one ModelProto with a graph, no tensor anywhere in it lies in another file, and
-exactly one input is not a constant; that one is float32. Does not guarantee: that the graph makes sense (the runtime
+exactly one input is not a constant; that one is float32 or uint8. Does not guarantee: that the graph makes sense (the runtime
 decides that).
 
 Field numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto; the wire format is
@@ -12,8 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from edged.errors import Refused
+
+Takes = Literal["float32", "uint8"]
 
 _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
 _MAX_DEPTH = 16  # of subgraphs; real models have at most a few
@@ -32,7 +35,8 @@ ATTRIBUTE_T, ATTRIBUTE_G, ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS, ATTRIBUTE_SPARSE,
 TENSOR_NAME, TENSOR_EXTERNAL_DATA, TENSOR_DATA_LOCATION = 8, 13, 14
 VALUE_NAME, VALUE_TYPE, TYPE_TENSOR, TENSOR_TYPE_ELEM, TENSOR_TYPE_SHAPE = 1, 2, 1, 1, 2
 SHAPE_DIM, DIM_VALUE = 1, 1
-FLOAT = 1
+FLOAT, UINT8 = 1, 2
+TAKES: dict[int, Takes] = {FLOAT: "float32", UINT8: "uint8"}
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,16 @@ class Facts:
     """What a graph's own header says."""
 
     input_name: str
+    takes: Takes
     domains: tuple[str, ...]  # of the operator sets that it imports; "" is ONNX's own
     outputs: tuple[str, ...]  # names, in the order in which an engine answers
+    shape: tuple[int, ...] = ()  # of the input; 0 = any
 
 
 def check(data: bytes) -> Facts:
-    """Raises Refused (code bad_model) for bytes that are not one self-contained ONNX model with one float32 input."""
+    """Raises Refused (code bad_model) for bytes that are not one self-contained ONNX model with one input of
+    float32 or uint8.
+    """
     try:
         return _check(memoryview(data))
     except (ValueError, IndexError, UnicodeDecodeError) as e:
@@ -53,7 +61,7 @@ def check(data: bytes) -> Facts:
 
 
 def with_input_shape(data: bytes, input_name: str, shape: Sequence[int]) -> bytes:
-    """The same model with the shape of one input replaced; shapes noted for outputs and inner values are dropped."""
+    """The same model with the shape of one input replaced; sizes noted for outputs and inner values are dropped."""
     dims = b"".join(_field(SHAPE_DIM, _varint_field(DIM_VALUE, n)) for n in shape)
     tensor = _varint_field(TENSOR_TYPE_ELEM, FLOAT) + _field(TENSOR_TYPE_SHAPE, dims)
     value = _field(VALUE_NAME, input_name.encode()) + _field(VALUE_TYPE, _field(TYPE_TENSOR, tensor))
@@ -84,13 +92,13 @@ def _check(model: memoryview) -> Facts:
         if number == GRAPH_OUTPUT:
             outputs.append(_text(raw, VALUE_NAME))
         elif number == GRAPH_INPUT and _text(raw, VALUE_NAME) not in constants:
-            inputs.append((_text(raw, VALUE_NAME), _element_type(raw)))
+            inputs.append((_text(raw, VALUE_NAME), _element_type(raw), _shape(raw)))
     if len(inputs) != 1:
         raise ValueError(f"it has {len(inputs)} inputs where exactly one is needed")
-    name, element = inputs[0]
-    if element != FLOAT:
-        raise ValueError(f"its input {name!r} is not float32")
-    return Facts(name, tuple(domains), tuple(outputs))
+    name, element, shape = inputs[0]
+    if element not in TAKES:
+        raise ValueError(f"its input {name!r} is not float32 and not uint8")
+    return Facts(name, TAKES[element], tuple(domains), tuple(outputs), shape)
 
 
 def _check_graph(graph: memoryview, depth: int) -> set[str]:
@@ -142,16 +150,35 @@ def _check_tensor(tensor: memoryview) -> None:
             raise ValueError(f"tensor {_text(tensor, TENSOR_NAME)[:80]!r} lies in another file")
 
 
-def _element_type(value: memoryview) -> int:
-    element = 0
+def _tensor_type(value: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+    """The fields of a value's type, where it is a tensor's."""
     for number, _k, kind_of, _ in _fields(value):
         if number == VALUE_TYPE:
             for inner, _k2, tensor, _w in _fields(kind_of):
                 if inner == TYPE_TENSOR:
                     for field, kind, raw, _w2 in _fields(tensor):
-                        if field == TENSOR_TYPE_ELEM and kind == _VARINT:
-                            element = _varint(raw, 0)[0]
+                        yield field, kind, raw
+
+
+def _element_type(value: memoryview) -> int:
+    element = 0
+    for field, kind, raw in _tensor_type(value):
+        if field == TENSOR_TYPE_ELEM and kind == _VARINT:
+            element = _varint(raw, 0)[0]
     return element
+
+
+def _shape(value: memoryview) -> tuple[int, ...]:
+    """() where none is written, 0 for a side without a number."""
+    shape: list[int] = []
+    for field, kind, raw in _tensor_type(value):
+        if field == TENSOR_TYPE_SHAPE and kind == _LEN:
+            shape = [
+                sum(_varint(number, 0)[0] for side, k, number, _ in _fields(dim) if side == DIM_VALUE and k == _VARINT)
+                for inner, _k, dim, _w in _fields(raw)
+                if inner == SHAPE_DIM
+            ]
+    return tuple(shape)
 
 
 def _reshape_graph(graph: memoryview, input_name: str, value: bytes) -> bytes:
@@ -168,6 +195,8 @@ def _reshape_graph(graph: memoryview, input_name: str, value: bytes) -> bytes:
 
 def _without_shape(value: memoryview) -> bytes:
     tensor = _varint_field(TENSOR_TYPE_ELEM, _element_type(value))
+    if sides := len(_shape(value)):  # OpenCV wants to know how many there are
+        tensor += _field(TENSOR_TYPE_SHAPE, sides * _field(SHAPE_DIM, b""))
     return _field(VALUE_NAME, _text(value, VALUE_NAME).encode()) + _field(VALUE_TYPE, _field(TYPE_TENSOR, tensor))
 
 

@@ -7,24 +7,43 @@ resizing between OpenCV builds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edged.engine.onnx_file import Takes
 from edged.errors import Refused
 from edged.wire.messages import REGION_PX
 
-__all__ = ["REGION_PX", "cut", "decode", "marshal", "to_float"]
+__all__ = ["REGION_PX", "cut", "decode", "marshal", "prepare", "stack", "to_float"]
+
+
+def prepare(crops: Sequence[NDArray[np.uint8]], px: int, takes: Takes) -> list[Any]:
+    """BGR uint8 [h,w,3] pictures of any size -> what `stack` makes a batch of: as `to_float`, or for a model that takes
+    uint8 as they are, at its size.
+    """
+    return to_float(crops, px) if takes == "float32" else [_sized(crop, px) for crop in crops]
+
+
+def stack(prepared: Sequence[Any], takes: Takes) -> NDArray[Any]:
+    """n prepared pictures -> one contiguous batch: float32 [n,3,px,px] RGB, or uint8 [n,px,px,3] BGR."""
+    return marshal(prepared) if takes == "float32" else np.ascontiguousarray(np.stack(prepared))
 
 
 def to_float(crops: Sequence[NDArray[np.uint8]], px: int) -> list[NDArray[np.float32]]:
     """BGR uint8 [h,w,3] pictures of any size -> RGB float32 [px,px,3], 0..255 (INTER_AREA)."""
     out = []
     for crop in crops:
-        sized = crop if crop.shape[:2] == (px, px) else cv2.resize(crop, (px, px), interpolation=cv2.INTER_AREA)
-        out.append(cv2.cvtColor(sized, cv2.COLOR_BGR2RGB).astype(np.float32))
+        out.append(cv2.cvtColor(_sized(crop, px), cv2.COLOR_BGR2RGB).astype(np.float32))
     return out
+
+
+def _sized(crop: NDArray[np.uint8], px: int) -> NDArray[np.uint8]:
+    if crop.shape[:2] == (px, px):
+        return crop
+    return np.asarray(cv2.resize(crop, (px, px), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def marshal(tensors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

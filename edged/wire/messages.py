@@ -22,6 +22,7 @@ MAX_REGIONS = 4  # regions of interest per frame (the specification: four 224x22
 REGION_PX = 224  # side of a region as it is stored and classified
 MAX_FRAME_BYTES = 2 * 1024 * 1024  # largest JPEG accepted; the broker's packet limit is this + 64 KiB
 CHUNK_BYTES = 16 * 1024  # model chunk; 16 KB paced keeps ingest p99 within 2x of idle (FACTS: measured)
+MOST_CHUNK_BYTES = 16 * CHUNK_BYTES  # of very large files, whose hashes would else outgrow the signed metadata
 
 # `$` alone would let a trailing line feed pass.
 Id = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$(?!\n)")]
@@ -108,6 +109,7 @@ class FrameReceipt(Struct, frozen=True):
     status: Literal["stored", "withheld", "refused", "retry"]
     detail: Text = ""
     retry_after_s: Annotated[float, Meta(ge=0, le=86400)] = 0.0
+    ts: Annotated[float, Meta(ge=0, le=1e11)] = 0.0  # the box's time when it answered, 0 = not said
 
 
 class CameraInfo(Struct, frozen=True):
@@ -121,6 +123,13 @@ class CameraInfo(Struct, frozen=True):
     model: str = ""  # sha256 of the running model, "" = none
     model_name: str = ""
     model_version: int = 0
+    start_s: Annotated[float, Meta(ge=0)] = 0.0  # from the start of the process to the first look at a picture
+    rss_bytes: Annotated[int, Meta(ge=0)] = 0  # resident, once the model is loaded
+    takes: Annotated[str, Meta(max_length=64)] = ""  # the only name of models that it takes, "" = any
+    classes: Annotated[
+        tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=1000)
+    ] = ()  # that it expects, () = any
+    most_bytes: Annotated[int, Meta(ge=0)] = 0  # the largest model that it takes, 0 = not said
 
 
 class CameraStats(Struct, frozen=True):
@@ -138,6 +147,16 @@ class CameraStats(Struct, frozen=True):
     model: str = ""
 
 
+class DriftState(Struct, frozen=True):
+    """The box's word on a camera's drift, retained. `score` 1 = the line at which an alarm is due; `p` the smallest of the
+    tests, null = none has one; `since` seconds since 1970, null = it does not drift.
+    """
+
+    score: float
+    p: float | None
+    since: float | None
+
+
 class Desired(Struct, frozen=True):
     """Which release this camera should run; retained. A hint only: what is trusted is the signed metadata it points to."""
 
@@ -146,6 +165,21 @@ class Desired(Struct, frozen=True):
     version: Annotated[int, Meta(ge=1)]  # release number
     target: Annotated[str, Meta(max_length=200)]  # TUF target path
     sha256: Sha256
+
+
+class Health(Struct, frozen=True):
+    """What a new model did on probation, beside the one before it; null where there was nothing to compare.
+
+    `agreement` share of shadow regions that both put into the same class; `shift` distance of the two histograms of
+    confidence, 0..1 (half the sum of absolute differences).
+    """
+
+    pictures: Annotated[int, Meta(ge=0)]
+    fps: Annotated[float, Meta(ge=0)]
+    fps_before: Annotated[float, Meta(ge=0)] | None = None
+    agreement: Annotated[float, Meta(ge=0, le=1)] | None = None
+    shift: Annotated[float, Meta(ge=0, le=1)] | None = None
+    regions: Annotated[int, Meta(ge=0)] = 0  # that both answered
 
 
 class Reported(Struct, frozen=True):
@@ -158,13 +192,59 @@ class Reported(Struct, frozen=True):
     status: JobStatus
     progress: Annotated[float, Meta(ge=0, le=1)] = 0.0
     detail: Text = ""
+    health: Health | None = None  # once the probation has ended
+
+
+class Way(Struct, frozen=True):
+    """A shorter way to the bytes of a release than its whole file: part of what is signed about it (`custom.ways`).
+
+    packed  `edged.packed` of the file            delta  against the file `source`, which the camera may have
+    """
+
+    form: Literal["packed", "delta"]
+    sha256: Sha256  # of what is sent
+    bytes: Annotated[int, Meta(ge=1, le=2**30)]
+    chunks: tuple[Sha256, ...]  # of `custom.chunk` bytes each, the last may be shorter
+    source: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
 
 
 class Want(Struct, frozen=True):
     """A camera asks for the chunks it lacks of one file, by index."""
 
-    sha256: Sha256  # of the whole file
+    sha256: Sha256  # of the whole file, or of a way's
     chunks: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**20)], ...], Meta(max_length=256)]
+    chunk: Annotated[int, Meta(ge=1024, le=MOST_CHUNK_BYTES)] = CHUNK_BYTES  # bytes of one, as they are signed
+
+
+# What a camera says of itself is shown on pages and terminals: no control characters.
+Plain = Annotated[str, Meta(pattern=r"^[ -~]{0,120}$(?!\n)")]
+
+
+class Timed(Struct, frozen=True):
+    """One probe: CPU milliseconds of one run (median) and half the distance between its quartiles, as a share of that."""
+
+    name: Plain
+    ms: Annotated[float, Meta(ge=1e-4, le=1e7)]
+    spread: Annotated[float, Meta(ge=0, le=1e4)]
+
+
+class Probed(Struct, frozen=True):
+    """How fast a machine ran the probe's layers (engine/probe.py). Not retained.
+
+    `processor` as /proc/cpuinfo calls it, `machine` x86_64, aarch64, ...; `caps`: what limited its instruction sets;
+    `scaling`: how many times as fast all cores are as one.
+    """
+
+    suite: Annotated[int, Meta(ge=1, le=10_000)]
+    processor: Plain
+    machine: Plain
+    cores: Annotated[int, Meta(ge=1, le=1024)]
+    runtime: Literal["openvino", "onnxruntime"]
+    version: Plain
+    flags: Annotated[tuple[Plain, ...], Meta(max_length=64)]
+    caps: Annotated[dict[Plain, Plain], Meta(max_length=8)]
+    scaling: Annotated[float, Meta(ge=1, le=1024)]
+    probes: Annotated[tuple[Timed, ...], Meta(min_length=1, max_length=200)]
 
 
 T = TypeVar("T")

@@ -1,13 +1,14 @@
 """The client's side of TLS, and a TLS or socket failure in words that an operator understands.
 
 Guarantees: TLS 1.2 or later, our own certificate is shown, only our own CA is trusted and the host name is checked. Does
-not guarantee: anything about revocation.
+not guarantee: that the broker's own certificate was not revoked.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from edged.errors import Misconfigured
@@ -27,6 +28,11 @@ class ClientContext(ssl.SSLContext):
         if self.last is not None:
             self.last.close()
             self.last = None
+
+
+def revocations(ca: str | Path) -> Path:
+    """Where the list of revoked certificates of an authority lies, if there is one: ca.pem -> ca.crl."""
+    return Path(ca).with_suffix(".crl")
 
 
 def client_context(tls: Tls) -> ClientContext:

@@ -1,7 +1,8 @@
 """The topic tree: building, parsing and matching. Pure.
 
-    edged/1/<site>/server/<id>/{state,info,health,stats,event,pulse,pulse/receipt}
-    edged/1/<site>/cam/<id>/{state,info,frame,roi,receipt,stats,capture/set,model/desired,model/reported,model/want}
+    edged/1/<site>/server/<id>/{state,info,health,stats,event,summary,pulse,pulse/receipt}
+    edged/1/<site>/cam/<id>/{state,info,frame,roi,receipt,stats,drift,probe,problem,capture/set}
+    edged/1/<site>/cam/<id>/model/{desired,reported,want,update}
     edged/1/<site>/model/meta/<file>      signed TUF metadata, retained
     edged/1/<site>/model/chunk/<sha256>   content-addressed chunks of model files, never retained
 

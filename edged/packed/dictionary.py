@@ -1,0 +1,292 @@
+"""What graphs of ONNX files are made of: the preset dictionary of the deflated graph. docs/format.md, 3.
+
+Part of the format since version 1: not a byte of it may change. Pieces of exported networks, the most frequent last.
+"""
+
+GRAPH_WORDS = (
+    b"onnx.quant.pre_process onnx."
+    b"infer onnxruntime.quant ai.o"
+    b"nnx.ml com.microsoft QLinear"
+    b"Conv ConvTranspose BatchNorm"
+    b"alization InstanceNormalizat"
+    b"ion epsilon momentum trainin"
+    b"g_mode LeakyRelu Sigmoid Har"
+    b"dSwish HardSigmoid Softmax R"
+    b"esize Squeeze Unsqueeze Slic"
+    b"e Split Pad Shape Gather axe"
+    b"s keepdims ReduceMean Averag"
+    b"ePool count_include_pad auto"
+    b"_pad DepthToSpace blocksize "
+    b"Identity Dropout Reshape all"
+    b"owzero Tanh Exp Log Sqrt Pow"
+    b" Where Equal Erf\n\x12/1/Relu_ou"
+    b"tput_0_QuantizeLinear_Output"
+    b'"\x0eQuantizeLinear\x12/1/Relu_out'
+    b"put_0_DequantizeLinear_Outpu"
+    b't"\x10DequantizeLinear*\x0b\n\x04axis\x18'
+    b"\x00\xa0\x01\x021.weight_quantized1.weig"
+    b"ht_scale1.weight_zero_pointJ"
+    b"1.bias_quantized_scale1.bias"
+    b"_quantized_zero_point/1/Conv"
+    b"_output_0_scale/1/Conv_outpu"
+    b"t_0_zero_pointimage_scaleima"
+    b"ge_zero_pointlogits_Quantize"
+    b"Linear_Inputlogits_scalelogi"
+    b"ts_zero_point\n%\n\x05image\x12\x0bimag"
+    b'e/float"\x04Cast*\t\n\x02to\x18\x01\xa0\x01\x02\n9\n\x0b'
+    b'image/float\x12\x0cimage/planes"\tT'
+    b"ranspose*\x11\n\x04perm@\x00@\x03@\x01@\x02\xa0\x01\x07\n"
+    b"8\n\x0f12.expand1.bias\x12\x0f13.expan"
+    b'd3.bias\x1a\nIdentity_2"\x08Identit'
+    b"y\n8\n\x0f12.expand1.bias\x12\x0f13.exp"
+    b'and1.bias\x1a\nIdentity_3"\x08Ident'
+    b"ity\nC\x12\x14/0/Constant_output_0\x1a"
+    b'\x0b/0/Constant"\x08Constant*\x14\n\x05va'
+    b"lue*\x08\x10\x01J\x04\x81\x80\x00<\xa0\x01\x04\nB\n\x0cimage/pl"
+    b"anes\n\x14/0/Constant_output_0\x12\x0f"
+    b'/0/Mul_output_0\x1a\x06/0/Mul"\x03Mul'
+    b"\nG\x12\x16/0/Constant_1_output_0\x1a\r"
+    b'/0/Constant_1"\x08Constant*\x14\n\x05v'
+    b"alue*\x08\x10\x01J\x04\x00\x00\x80?\xa0\x01\x04\nG\n\x0f/0/Mul_"
+    b"output_0\n\x16/0/Constant_1_outp"
+    b"ut_0\x12\x0f/0/Sub_output_0\x1a\x06/0/Su"
+    b'b"\x03Sub\n"\n\x0f/0/Sub_output_0\n\x081'
+    b".weight\n\x061.bias\x12\x10/1/Conv_out"
+    b'put_0\x1a\x07/1/Conv"\x04Conv*\x12\n\tdila'
+    b"tions@\x01@\x01\xa0\x01\x07*\x0c\n\x05group\x18\x01\xa0\x01\x02*\x15"
+    b"\n\x0ckernel_shape@\x03@\x03\xa0\x01\x07*\x11\n\x04pad"
+    b"s@\x00@\x00@\x00@\x00\xa0\x01\x07*\x10\n\x07strides@\x02@\x02\xa0"
+    b"\x01\x07\n3\n\x10/1/Conv_output_0\x12\x10/2/R"
+    b'elu_output_0\x1a\x07/2/Relu"\x04Relu\n'
+    b"\x1e\n\x10/2/Relu_output_0\x12\x13/3/MaxP"
+    b'ool_output_0\x1a\n/3/MaxPool"\x07Ma'
+    b"xPool*\x10\n\tceil_mode\x18\x00\xa0\x01\x02*\x12\n\td"
+    b"ilations@\x01@\x01\xa0\x01\x07*\x15\n\x0ckernel_sh"
+    b"ape@\x03@\x03\xa0\x01\x07*\x11\n\x04pads@\x00@\x00@\x00@\x00\xa0\x01"
+    b"\x07*\x10\n\x07strides@\x02@\x02\xa0\x01\x07\nF\n\x13/3/Ma"
+    b"xPool_output_0\n\x104.squeeze.we"
+    b"ight\n\x0e4.squeeze.bias\x12\x18/4/squ"
+    b"eeze/Conv_output_0\x1a\x0f/4/squee"
+    b'ze/Conv"\x04Conv*\x12\n\tdilations@\x01'
+    b"@\x01\xa0\x01\x07*\x0c\n\x05group\x18\x01\xa0\x01\x02*\x15\n\x0ckerne"
+    b"l_shape@\x01@\x01\xa0\x01\x07*\x11\n\x04pads@\x00@\x00@\x00"
+    b"@\x00\xa0\x01\x07*\x10\n\x07strides@\x01@\x01\xa0\x01\x07\n;\n\x18/"
+    b"4/squeeze/Conv_output_0\x12\x10/4/"
+    b'Relu_output_0\x1a\x07/4/Relu"\x04Relu'
+    b"\nh\n\x18/4/expand1/Conv_output_0"
+    b"\n\x18/4/expand3/Conv_output_0\x12\x12"
+    b"/4/Concat_output_0\x1a\t/4/Conca"
+    b't"\x06Concat*\x0b\n\x04axis\x18\x01\xa0\x01\x02\nh\n\x18/5'
+    b"/expand1/Conv_output_0\n\x18/5/e"
+    b"xpand3/Conv_output_0\x12\x12/5/Con"
+    b'cat_output_0\x1a\t/5/Concat"\x06Con'
+    b"cat*\x0b\n\x04axis\x18\x01\xa0\x01\x02\n \n\x12/5/Relu_"
+    b"1_output_0\x12\x13/6/MaxPool_outpu"
+    b't_0\x1a\n/6/MaxPool"\x07MaxPool*\x10\n\t'
+    b"ceil_mode\x18\x00\xa0\x01\x02*\x12\n\tdilations@"
+    b"\x01@\x01\xa0\x01\x07*\x15\n\x0ckernel_shape@\x03@\x03\xa0\x01"
+    b"\x07*\x11\n\x04pads@\x00@\x00@\x00@\x00\xa0\x01\x07*\x10\n\x07stri"
+    b"des@\x02@\x02\xa0\x01\x07\n]\n\x11/16/Relu_outpu"
+    b"t_0\x12\x1e/17/GlobalAveragePool_o"
+    b"utput_0\x1a\x15/17/GlobalAveragePo"
+    b'ol"\x11GlobalAveragePool\nK\n\x1e/17'
+    b"/GlobalAveragePool_output_0\x12"
+    b'\x06logits\x1a\x0b/18/Flatten"\x07Flatte'
+    b"n*\x0b\n\x04axis\x18\x01\xa0\x01\x02\n%\n\x05image\x12\x0bima"
+    b'ge/float"\x04Cast*\t\n\x02to\x18\x01\xa0\x01\x02\n9\n'
+    b'\x0bimage/float\x12\x0cimage/planes"\t'
+    b"Transpose*\x11\n\x04perm@\x00@\x03@\x01@\x02\xa0\x01\x07"
+    b"\n(\n\x0749.bias\x12\x0753.bias\x1a\nIdenti"
+    b'ty_2"\x08Identity\n(\n\x0749.bias\x12\x075'
+    b'1.bias\x1a\nIdentity_3"\x08Identity'
+    b"\nC\x12\x14/0/Constant_output_0\x1a\x0b/0"
+    b'/Constant"\x08Constant*\x14\n\x05value'
+    b"*\x08\x10\x01J\x04\x81\x80\x00<\xa0\x01\x04\nB\n\x0cimage/plane"
+    b"s\n\x14/0/Constant_output_0\x12\x0f/0/"
+    b'Mul_output_0\x1a\x06/0/Mul"\x03Mul\nG\x12'
+    b"\x16/0/Constant_1_output_0\x1a\r/0/"
+    b'Constant_1"\x08Constant*\x14\n\x05valu'
+    b"e*\x08\x10\x01J\x04\x00\x00\x80?\xa0\x01\x04\nG\n\x0f/0/Mul_out"
+    b"put_0\n\x16/0/Constant_1_output_"
+    b'0\x12\x0f/0/Sub_output_0\x1a\x06/0/Sub"\x03'
+    b'Sub\n"\n\x0f/0/Sub_output_0\n\x081.we'
+    b"ight\n\x061.bias\x12\x10/1/Conv_output"
+    b'_0\x1a\x07/1/Conv"\x04Conv*\x12\n\tdilatio'
+    b"ns@\x01@\x01\xa0\x01\x07*\x0c\n\x05group\x18\x01\xa0\x01\x02*\x15\n\x0ck"
+    b"ernel_shape@\x03@\x03\xa0\x01\x07*\x11\n\x04pads@\x01"
+    b"@\x01@\x01@\x01\xa0\x01\x07*\x10\n\x07strides@\x02@\x02\xa0\x01\x07\n"
+    b"3\n\x10/1/Conv_output_0\x12\x10/2/Relu"
+    b'_output_0\x1a\x07/2/Relu"\x04Relu\n#\n\x10'
+    b"/2/Relu_output_0\n\x083.weight\n\x06"
+    b"3.bias\x12\x10/3/Conv_output_0\x1a\x07/3"
+    b'/Conv"\x04Conv*\x12\n\tdilations@\x01@\x01'
+    b"\xa0\x01\x07*\x0c\n\x05group\x18\x08\xa0\x01\x02*\x15\n\x0ckernel_"
+    b"shape@\x03@\x03\xa0\x01\x07*\x11\n\x04pads@\x01@\x01@\x01@\x01"
+    b"\xa0\x01\x07*\x10\n\x07strides@\x01@\x01\xa0\x01\x07\n3\n\x10/3/"
+    b"Conv_output_0\x12\x10/4/Relu_outpu"
+    b't_0\x1a\x07/4/Relu"\x04Relu\n]\n\x11/54/Re'
+    b"lu_output_0\x12\x1e/55/GlobalAvera"
+    b"gePool_output_0\x1a\x15/55/GlobalA"
+    b'veragePool"\x11GlobalAveragePoo'
+    b"l\nY\n\x1e/55/GlobalAveragePool_o"
+    b"utput_0\x12\x14/56/Flatten_output_"
+    b'0\x1a\x0b/56/Flatten"\x07Flatten*\x0b\n\x04a'
+    b"xis\x18\x01\xa0\x01\x02\nr\n\x14/56/Flatten_outp"
+    b"ut_0\n\t57.weight\n\x0757.bias\x12\x06lo"
+    b'gits\x1a\x08/57/Gemm"\x04Gemm*\x0f\n\x05alph'
+    b"a\x15\x00\x00\x80?\xa0\x01\x01*\x0e\n\x04beta\x15\x00\x00\x80?\xa0\x01\x01*\r\n"
+    b"\x06transB\x18\x01\xa0\x01\x02\n%\n\x05image\x12\x0bimage"
+    b'/float"\x04Cast*\t\n\x02to\x18\x01\xa0\x01\x02\n9\n\x0bi'
+    b'mage/float\x12\x0cimage/planes"\tTr'
+    b"anspose*\x11\n\x04perm@\x00@\x03@\x01@\x02\xa0\x01\x07\n("
+    b"\n\x0716.bias\x12\x0719.bias\x1a\nIdentity"
+    b'_2"\x08Identity\nC\x12\x14/0/Constant_'
+    b'output_0\x1a\x0b/0/Constant"\x08Const'
+    b"ant*\x14\n\x05value*\x08\x10\x01J\x04\x81\x80\x00<\xa0\x01\x04\nB\n"
+    b"\x0cimage/planes\n\x14/0/Constant_o"
+    b"utput_0\x12\x0f/0/Mul_output_0\x1a\x06/0"
+    b'/Mul"\x03Mul\nG\n\x0f/0/Mul_output_0'
+    b"\n\x16/0/Constant_1_output_0\x12\x0f/0"
+    b'/Sub_output_0\x1a\x06/0/Sub"\x03Sub\n"'
+    b"\n\x0f/0/Sub_output_0\n\x081.weight\n"
+    b"\x061.bias\x12\x10/1/Conv_output_0\x1a\x07/"
+    b'1/Conv"\x04Conv*\x12\n\tdilations@\x01@'
+    b"\x01\xa0\x01\x07*\x0c\n\x05group\x18\x01\xa0\x01\x02*\x15\n\x0ckernel"
+    b"_shape@\x0b@\x0b\xa0\x01\x07*\x11\n\x04pads@\x02@\x02@\x02@"
+    b"\x02\xa0\x01\x07*\x10\n\x07strides@\x04@\x04\xa0\x01\x07\n3\n\x10/1"
+    b"/Conv_output_0\x12\x10/2/Relu_outp"
+    b'ut_0\x1a\x07/2/Relu"\x04Relu\n\x1e\n\x10/2/Re'
+    b"lu_output_0\x12\x13/3/MaxPool_outp"
+    b'ut_0\x1a\n/3/MaxPool"\x07MaxPool*\x10\n'
+    b"\tceil_mode\x18\x00\xa0\x01\x02*\x12\n\tdilations"
+    b"@\x01@\x01\xa0\x01\x07*\x15\n\x0ckernel_shape@\x03@\x03\xa0"
+    b"\x01\x07*\x11\n\x04pads@\x00@\x00@\x00@\x00\xa0\x01\x07*\x10\n\x07str"
+    b"ides@\x02@\x02\xa0\x01\x07\nO\n\x14/13/MaxPool_o"
+    b"utput_0\x12\x14/14/Flatten_output_"
+    b'0\x1a\x0b/14/Flatten"\x07Flatten*\x0b\n\x04a'
+    b"xis\x18\x01\xa0\x01\x02\n}\n\x14/14/Flatten_outp"
+    b"ut_0\n\t16.weight\n\x0716.bias\x12\x11/1"
+    b'6/Gemm_output_0\x1a\x08/16/Gemm"\x04G'
+    b"emm*\x0f\n\x05alpha\x15\x00\x00\x80?\xa0\x01\x01*\x0e\n\x04beta"
+    b"\x15\x00\x00\x80?\xa0\x01\x01*\r\n\x06transB\x18\x01\xa0\x01\x02\n%\n\x05i"
+    b'mage\x12\x0bimage/float"\x04Cast*\t\n\x02t'
+    b"o\x18\x01\xa0\x01\x02\n6\n\x0bimage/float\x12\timage"
+    b'/bgr"\tTranspose*\x11\n\x04perm@\x00@\x03@'
+    b"\x01@\x02\xa0\x01\x07\n;\n\timage/bgr\n\x0bimage/o"
+    b'rder\x12\x0cimage/planes"\x06Gather*\x0b'
+    b"\n\x04axis\x18\x01\xa0\x01\x02\nG\x12\x14/0/Constant_o"
+    b'utput_0\x1a\x0b/0/Constant"\x08Consta'
+    b"nt*\x18\n\x05value*\x0c\x08\x01\x08\x03\x08\x01\x08\x01\x10\x01J\x00\xa0\x01\x04"
+    b"\n#\n\x0cimage/planes\n\x14/0/Constan"
+    b"t_output_0\x12\x10/0/Conv_output_0"
+    b'\x1a\x07/0/Conv"\x04Conv*\x12\n\tdilations'
+    b"@\x01@\x01\xa0\x01\x07*\x0c\n\x05group\x18\x01\xa0\x01\x02*\x15\n\x0cker"
+    b"nel_shape@\x01@\x01\xa0\x01\x07*\x11\n\x04pads@\x00@\x00"
+    b"@\x00@\x00\xa0\x01\x07*\x10\n\x07strides@\x01@\x01\xa0\x01\x07\nG\x12"
+    b"\x16/0/Constant_1_output_0\x1a\r/0/"
+    b'Constant_1"\x08Constant*\x14\n\x05valu'
+    b"e*\x08\x10\x01J\x04\x00\x00\x80?\xa0\x01\x04\nH\n\x10/0/Conv_ou"
+    b"tput_0\n\x16/0/Constant_1_output"
+    b'_0\x12\x0f/0/Sub_output_0\x1a\x06/0/Sub"'
+    b"\x03Sub\nH\n\x0f/0/Sub_output_0\x12\x13/1/"
+    b"Flatten_output_0\x1a\n/1/Flatten"
+    b'"\x07Flatten*\x0b\n\x04axis\x18\x01\xa0\x01\x02\nx\n\x13/1'
+    b"/Flatten_output_0\n\x082.weight\n"
+    b"\x062.bias\x12\x10/2/Gemm_output_0\x1a\x07/"
+    b'2/Gemm"\x04Gemm*\x0f\n\x05alpha\x15\x00\x00\x80?\xa0\x01'
+    b"\x01*\x0e\n\x04beta\x15\x00\x00\x80?\xa0\x01\x01*\r\n\x06transB\x18"
+    b"\x01\xa0\x01\x02\n3\n\x10/2/Gemm_output_0\x12\x10/3"
+    b'/Relu_output_0\x1a\x07/3/Relu"\x04Rel'
+    b"u\nu\n\x10/3/Relu_output_0\n\x084.wei"
+    b"ght\n\x064.bias\x12\x10/4/Gemm_output_"
+    b'0\x1a\x07/4/Gemm"\x04Gemm*\x0f\n\x05alpha\x15\x00\x00'
+    b"\x80?\xa0\x01\x01*\x0e\n\x04beta\x15\x00\x00\x80?\xa0\x01\x01*\r\n\x06tra"
+    b"nsB\x18\x01\xa0\x01\x02\n3\n\x10/4/Gemm_output_0"
+    b'\x12\x10/5/Relu_output_0\x1a\x07/5/Relu"'
+    b"\x04Relu\nk\n\x10/5/Relu_output_0\n\x086"
+    b".weight\n\x066.bias\x12\x06logits\x1a\x07/6/"
+    b'Gemm"\x04Gemm*\x0f\n\x05alpha\x15\x00\x00\x80?\xa0\x01\x01*'
+    b"\x0e\n\x04beta\x15\x00\x00\x80?\xa0\x01\x01*\r\n\x06transB\x18\x01\xa0"
+    b'\x01\x02\n%\n\x05image\x12\x0bimage/float"\x04Ca'
+    b"st*\t\n\x02to\x18\x01\xa0\x01\x02\n6\n\x0bimage/float"
+    b'\x12\timage/bgr"\tTranspose*\x11\n\x04pe'
+    b"rm@\x00@\x03@\x01@\x02\xa0\x01\x07\n;\n\timage/bgr\n\x0b"
+    b'image/order\x12\x0cimage/planes"\x06G'
+    b"ather*\x0b\n\x04axis\x18\x01\xa0\x01\x02\nG\x12\x14/0/Con"
+    b'stant_output_0\x1a\x0b/0/Constant"'
+    b"\x08Constant*\x18\n\x05value*\x0c\x08\x01\x08\x03\x08\x01\x08\x01"
+    b"\x10\x01J\x00\xa0\x01\x04\n#\n\x0cimage/planes\n\x14/0/"
+    b"Constant_output_0\x12\x10/0/Conv_o"
+    b'utput_0\x1a\x07/0/Conv"\x04Conv*\x12\n\tdi'
+    b"lations@\x01@\x01\xa0\x01\x07*\x0c\n\x05group\x18\x01\xa0\x01\x02"
+    b"*\x15\n\x0ckernel_shape@\x01@\x01\xa0\x01\x07*\x11\n\x04p"
+    b"ads@\x00@\x00@\x00@\x00\xa0\x01\x07*\x10\n\x07strides@\x01@"
+    b"\x01\xa0\x01\x07\nG\x12\x16/0/Constant_1_output"
+    b'_0\x1a\r/0/Constant_1"\x08Constant*'
+    b"\x14\n\x05value*\x08\x10\x01J\x04\x00\x00\x80?\xa0\x01\x04\nH\n\x10/0/"
+    b"Conv_output_0\n\x16/0/Constant_1"
+    b"_output_0\x12\x0f/0/Sub_output_0\x1a\x06"
+    b'/0/Sub"\x03Sub\n"\n\x0f/0/Sub_output'
+    b"_0\n\x081.weight\n\x061.bias\x12\x10/1/Con"
+    b'v_output_0\x1a\x07/1/Conv"\x04Conv*\x12\n'
+    b"\tdilations@\x01@\x01\xa0\x01\x07*\x0c\n\x05group\x18\x01"
+    b"\xa0\x01\x02*\x15\n\x0ckernel_shape@\x05@\x05\xa0\x01\x07*\x11"
+    b"\n\x04pads@\x00@\x00@\x00@\x00\xa0\x01\x07*\x10\n\x07strides"
+    b"@\x01@\x01\xa0\x01\x07\n\x1e\n\x10/1/Conv_output_0\x12"
+    b"\x13/2/MaxPool_output_0\x1a\n/2/Max"
+    b'Pool"\x07MaxPool*\x10\n\tceil_mode\x18\x00'
+    b"\xa0\x01\x02*\x12\n\tdilations@\x01@\x01\xa0\x01\x07*\x15\n\x0ck"
+    b"ernel_shape@\x02@\x02\xa0\x01\x07*\x11\n\x04pads@\x00"
+    b"@\x00@\x00@\x00\xa0\x01\x07*\x10\n\x07strides@\x02@\x02\xa0\x01\x07\n"
+    b"&\n\x13/2/MaxPool_output_0\n\x083.we"
+    b"ight\n\x063.bias\x12\x10/3/Conv_output"
+    b'_0\x1a\x07/3/Conv"\x04Conv*\x12\n\tdilatio'
+    b"ns@\x01@\x01\xa0\x01\x07*\x0c\n\x05group\x18\x01\xa0\x01\x02*\x15\n\x0ck"
+    b"ernel_shape@\x05@\x05\xa0\x01\x07*\x11\n\x04pads@\x00"
+    b"@\x00@\x00@\x00\xa0\x01\x07*\x10\n\x07strides@\x01@\x01\xa0\x01\x07\n"
+    b"\x1e\n\x10/3/Conv_output_0\x12\x13/4/MaxP"
+    b'ool_output_0\x1a\n/4/MaxPool"\x07Ma'
+    b"xPool*\x10\n\tceil_mode\x18\x00\xa0\x01\x02*\x12\n\td"
+    b"ilations@\x01@\x01\xa0\x01\x07*\x15\n\x0ckernel_sh"
+    b"ape@\x02@\x02\xa0\x01\x07*\x11\n\x04pads@\x00@\x00@\x00@\x00\xa0\x01"
+    b"\x07*\x10\n\x07strides@\x02@\x02\xa0\x01\x07\nL\n\x13/4/Ma"
+    b"xPool_output_0\x12\x13/5/Flatten_o"
+    b'utput_0\x1a\n/5/Flatten"\x07Flatten'
+    b"*\x0b\n\x04axis\x18\x01\xa0\x01\x02\nx\n\x13/5/Flatten_"
+    b"output_0\n\x086.weight\n\x066.bias\x12\x10"
+    b'/6/Gemm_output_0\x1a\x07/6/Gemm"\x04G'
+    b"emm*\x0f\n\x05alpha\x15\x00\x00\x80?\xa0\x01\x01*\x0e\n\x04beta"
+    b"\x15\x00\x00\x80?\xa0\x01\x01*\r\n\x06transB\x18\x01\xa0\x01\x02\n3\n\x10/"
+    b"6/Gemm_output_0\x12\x10/7/Relu_out"
+    b'put_0\x1a\x07/7/Relu"\x04Relu\nk\n\x10/7/R'
+    b"elu_output_0\n\x088.weight\n\x068.bi"
+    b'as\x12\x06logits\x1a\x07/8/Gemm"\x04Gemm*\x0f\n'
+    b"\x05alpha\x15\x00\x00\x80?\xa0\x01\x01*\x0e\n\x04beta\x15\x00\x00\x80?\xa0"
+    b"\x01\x01*\r\n\x06transB\x18\x01\xa0\x01\x02\x12\nmain_grap"
+    b"h\x10\x01B\x060.biasJ*\x10\x01B\x080.weightJ\x10\x01"
+    b"B\x061.biasJ*\x10\x01B\x081.weightJ\x10\x01B\x062"
+    b".biasJ*\x10\x01B\x082.weightJ\x10\x01B\x063.bi"
+    b"asJ*\x10\x01B\x083.weightJ\x10\x01B\x064.biasJ"
+    b"*\x10\x01B\x084.weightJ\x10\x01B\x065.biasJ*\x10\x01"
+    b"B\x085.weightJ\x10\x01B\x066.biasJ*\x10\x01B\x086"
+    b".weightJ\x10\x01B\x067.biasJ*\x10\x01B\x087.we"
+    b"ightJ\x10\x01B\x068.biasJ*\x10\x01B\x088.weigh"
+    b"tJ\x10\x01B\x069.biasJ*\x10\x01B\x089.weightJ\x10"
+    b"\x01B\x0610.biasJ*\x10\x01B\x0810.weightJ\x10\x01"
+    b"B\x0611.biasJ*\x10\x01B\x0811.weightJ\x10\x01B"
+    b"\x0612.biasJ*\x10\x01B\x0812.weightJ*+\x08\x03"
+    b"\x10\x07B\x0bimage/orderJ\x18\x02\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00"
+    b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00Z \n\x05image\x12\x17\n\x15\x08\x02"
+    b"\x12\x11\n\x03\x12\x01n\n\x02\x08\x1c\n\x02\x08\x1c\n\x02\x08\x03b\x19\n\x06logit"
+    b"s\x12\x0f\n\r\x08\x01\x12\t\n\x03\x12\x01n\n\x02\x08\nB\x02\x10\x11r\x1b\n\ned"
+    b"ged.arch\x12\rlenet-300-100r#\n\re"
+    b'dged.classes\x12\x12["empty", "tak'
+    b'en"]["0", "1", "2", "3", "4"'
+    b', "5", "6", "7", "8", "9"]r\x1d'
+    b"\n\x0bedged.input\x12\x0euint8 bgr nhw"
+    b"cr#\n\x0cedged.method\x12\x13prune:0.9"
+    b"5,share:16r\x15\n\nedged.arch\x12\x07le"
+    b"net-5mobilenet-1.0rQ\n\redged."
+    b"weights\x12@\x08\x08\x12\x07pytorch\x1a\x062.13.0"
+    b":"
+)
