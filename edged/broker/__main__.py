@@ -12,7 +12,7 @@ import logging
 import signal
 import sys
 
-from edged.broker.acl import Acl
+from edged.broker.acl import DISCOVERY, Acl
 from edged.broker.server import Broker, serve
 from edged.errors import EdgedError, Misconfigured
 from edged.wire.link import Tls
@@ -39,7 +39,7 @@ async def _run(options: argparse.Namespace) -> None:
     # glibc hands freed blocks of a picture's size back to the kernel at once, and the next picture takes them again page by
     # page: a tenth of all CPU. Freeing one large block raises its threshold (mallopt(3), M_MMAP_THRESHOLD).
     bytearray(RETAINED_HEAP_BYTES)
-    broker = Broker(Acl(check_level(options.site, "site")))
+    broker = Broker(Acl(check_level(options.site, "site"), options.discovery_prefix))
     await serve(broker, options.host, options.port, _tls(options), stop=stop, ready=_ready)
 
 
@@ -61,6 +61,7 @@ def _options() -> argparse.ArgumentParser:
         prog="python -m edged.broker", description="The embedded MQTT v5 broker of one site."
     )
     parser.add_argument("--site", required=True, help="name of the site; the rules allow nothing outside edged/1/SITE")
+    parser.add_argument("--discovery-prefix", default=DISCOVERY, help="where Home Assistant looks for devices")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8883, help="0 = any free one; it is printed as `ready PORT`")
     parser.add_argument("--ca", help="PEM file of the CA whose clients may come in")

@@ -14,13 +14,20 @@ from edged.wire.topics import ROOT, is_level, matches
 
 SERVER = "server"  # the box itself; reads and writes everything of its site
 PROBE = "probe"  # may connect and nothing else, so that `edged doctor` can try the door without throwing anyone out
-RESERVED = frozenset({SERVER, PROBE})  # names that no camera may have
+HOME = "homeassistant"  # Home Assistant: reads states and figures, switches captures on and off; never sees a picture
+RESERVED = frozenset({SERVER, PROBE, HOME})  # names that no camera may have
+DISCOVERY = "homeassistant"  # where Home Assistant looks for devices unless it is told otherwise
 
 CAMERA_WRITES = (
     "state", "info", "frame", "roi", "stats", "result", "model/reported", "model/want", "phase", "drift",
-    "capture/state", "enabled/state",
+    "capture/state", "enabled/state", "probe",
 )  # fmt: skip
 CAMERA_READS = ("receipt", "capture/set", "enabled/set", "model/desired")
+HOME_READS = (
+    "cam/+/state", "cam/+/stats", "cam/+/drift", "cam/+/problem", "cam/+/capture/state", "cam/+/model/update",
+    "server/+/state", "server/+/health", "server/+/summary",
+)  # fmt: skip
+HOME_WRITES = "cam/+/capture/set"  # never retained: a switch of long ago would be thrown at each start of a camera
 CAMERA_NEVER_RETAINS = frozenset({"frame", "roi"})  # pixels
 CAMERA_RETAINS_BYTES = 4096
 TOPIC_LENGTH = 256  # longer than any topic above; what is longer is not worth remembering
@@ -43,11 +50,15 @@ class Acl:
     """The house rules for one site. Any identity that is not reserved is the camera of that name."""
 
     site: str
+    discovery: str = DISCOVERY  # prefix of Home Assistant's discovery topics
 
     def may_publish(self, identity: str, topic: str, *, size: int, retain: bool) -> bool:
         """`size` is the payload's length in bytes."""
         if identity == SERVER:
-            return matches(f"{ROOT}/{self.site}/#", topic)
+            return matches(f"{ROOT}/{self.site}/#", topic) or self._announces(topic)
+        if identity == HOME:
+            switch = matches(f"{ROOT}/{self.site}/{HOME_WRITES}", topic) and not retain
+            return switch or (topic == f"{self.discovery}/status" and size <= CAMERA_RETAINS_BYTES)
         leaf = _leaf(self.site, identity, topic) if len(topic) <= TOPIC_LENGTH else None
         if leaf is None:
             return False
@@ -64,10 +75,17 @@ class Acl:
         """The filters that an identity may subscribe to, or to anything narrower."""
         if identity == SERVER:
             return (f"{ROOT}/{self.site}/#",)
+        if identity == HOME:
+            return (f"{self.discovery}/#", *(f"{ROOT}/{self.site}/{leaf}" for leaf in HOME_READS))
         if identity in RESERVED or not is_level(identity):
             return ()
         own = tuple(f"{ROOT}/{self.site}/cam/{identity}/{leaf}" for leaf in CAMERA_READS)
         return (*own, f"{ROOT}/{self.site}/model/#")
+
+    def _announces(self, topic: str) -> bool:
+        """Whether it is where a device of this site is announced to Home Assistant."""
+        begins = topic.startswith(f"{self.discovery}/device/edged_{self.site}_")
+        return begins and matches(f"{self.discovery}/device/+/config", topic)
 
 
 @lru_cache(maxsize=1024)

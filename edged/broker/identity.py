@@ -2,7 +2,7 @@
 
 Guarantees: a certificate's common name is its identity everywhere (topics, client id, access rules) and can be one
 level of a topic; keys are EC P-256, mode 0600, in a directory of mode 0700; nothing that exists is ever overwritten. Does not
-guarantee: that the CA's key is out of reach of whoever runs as this user; revocation.
+guarantee: that the CA's key is out of reach of whoever runs as this user. Taking one back: revocation.py.
 
 Certificates are valid from 1970: a camera without a clock battery that wakes in 1970 must still come in. They were not
 worth less before they were made, since their key did not exist.
@@ -29,7 +29,7 @@ from edged.wire.link import Tls
 from edged.wire.topics import check_level
 
 CA_DAYS = 7300
-LEAF_DAYS = 3650  # a camera on a mast is not visited every year; who must be shut out earlier loses the CA's trust
+LEAF_DAYS = 3650  # a camera on a mast is not visited every year; who must be shut out earlier: revocation.py
 _FROM = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -59,7 +59,7 @@ def issue(keys: Path, name: str, *, server: bool, hosts: Sequence[str] = (), now
     if server != (name == SERVER) or (server and not hosts):
         raise Refused(f"{name!r}: the box's certificate is named {SERVER!r}, no other is, and it needs its host names")
     stem = name if name in RESERVED else f"cam-{name}"
-    ca, ca_key = _read_ca(keys)
+    ca, ca_key = read_ca(keys)
     key = ec.generate_private_key(ec.SECP256R1())
     # The box is also a client of its own broker, as identity "server".
     uses = [ExtendedKeyUsageOID.CLIENT_AUTH] + ([ExtendedKeyUsageOID.SERVER_AUTH] if server else [])
@@ -85,7 +85,7 @@ def paths(keys: Path, name: str) -> Tls:
 
 def expires(certificate: Path) -> float:
     """When a certificate ends, in seconds since 1970. Raises Corrupt when it is none."""
-    return _read_certificate(certificate).not_valid_after_utc.timestamp()
+    return read_certificate(certificate).not_valid_after_utc.timestamp()
 
 
 def _begin(
@@ -124,7 +124,8 @@ def _host(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _read_ca(keys: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def read_ca(keys: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """Certificate and key of the site's authority. Raises Refused when they are not here, Corrupt when they do not read."""
     try:
         key = serialization.load_pem_private_key((keys / "ca.key").read_bytes(), None)
     except FileNotFoundError as e:
@@ -133,10 +134,11 @@ def _read_ca(keys: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         raise Corrupt(f"{keys / 'ca.key'} is no private key: {e}") from e
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise Corrupt(f"{keys / 'ca.key'} is not the key that edged made")
-    return _read_certificate(keys / "ca.pem"), key
+    return read_certificate(keys / "ca.pem"), key
 
 
-def _read_certificate(path: Path) -> x509.Certificate:
+def read_certificate(path: Path) -> x509.Certificate:
+    """Raises Corrupt when it is none."""
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError) as e:

@@ -2,20 +2,22 @@
 
 Guarantees: what the embedded broker refuses a camera, mosquitto with these two files does not deliver (one test walks
 the same matrix over both). Differences that remain: mosquitto grants a forbidden subscription and then delivers nothing
-by it, and it lets a camera retain whatever it may publish up to `max_packet_size`.
+by it, it lets a camera retain whatever it may publish up to `max_packet_size`, it lets the box announce any device to Home
+Assistant and not its own only, and whoever holds a reserved name may also speak as a camera of that name.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from edged.broker.acl import CAMERA_READS, CAMERA_WRITES, SERVER
+from edged.broker.acl import CAMERA_READS, CAMERA_WRITES, DISCOVERY, HOME, HOME_READS, HOME_WRITES, SERVER
 from edged.wire.link import Tls
 from edged.wire.messages import MAX_FRAME_BYTES
+from edged.wire.tls import revocations
 from edged.wire.topics import ROOT, check_level
 
 
-def render_acl(site: str) -> str:
+def render_acl(site: str, discovery: str = DISCOVERY) -> str:
     """The `acl_file`. `%u` is the user name, that is the certificate's common name; never `%c`, the client id."""
     check_level(site, "site")
     own = f"{ROOT}/{site}/cam/%u"
@@ -23,6 +25,13 @@ def render_acl(site: str) -> str:
         "# Written by edged from edged/broker/acl.py. What is not listed is refused.",
         f"user {SERVER}",
         f"topic readwrite {ROOT}/{site}/#",
+        f"topic write {discovery}/device/+/config",
+        "",
+        f"user {HOME}",
+        f"topic read {discovery}/#",
+        f"topic write {discovery}/status",
+        *(f"topic read {ROOT}/{site}/{leaf}" for leaf in HOME_READS),
+        f"topic write {ROOT}/{site}/{HOME_WRITES}",
         "",
         *(f"pattern write {own}/{leaf}" for leaf in CAMERA_WRITES),
         *(f"pattern read {own}/{leaf}" for leaf in CAMERA_READS),
@@ -34,6 +43,8 @@ def render_acl(site: str) -> str:
 def render_conf(*, host: str, port: int, tls: Tls, acl_file: Path, data_dir: Path, user: str = "mosquitto") -> str:
     """`mosquitto.conf`; `tls` are the broker's files. mosquitto becomes `user` before it reads its key: that user needs
     to be able to read it."""
+    revoked = revocations(tls.ca)
+    crl = f"crlfile {revoked}\n" if revoked.exists() else ""
     return f"""\
 # Written by edged. MQTT v5 with client certificates only: the certificate's common name is user name and client id, so
 # that no camera can take over another one's session.
@@ -44,7 +55,7 @@ protocol mqtt
 cafile {tls.ca}
 certfile {tls.cert}
 keyfile {tls.key}
-tls_version tlsv1.2
+{crl}tls_version tlsv1.2
 require_certificate true
 use_identity_as_username true
 use_username_as_clientid true

@@ -1,8 +1,8 @@
 """Listening: TLS, the sweep, and a broker in a thread of its own for tests and the demo.
 
-Guarantees: with TLS nobody gets past the handshake without a certificate of the site's CA (TLS 1.2 or later); without
-TLS it listens on the loopback only; `stop` leaves no socket open. Does not guarantee: revocation of single
-certificates, durability.
+Guarantees: with TLS nobody gets past the handshake without a certificate of the site's CA (TLS 1.2 or later) that is not
+revoked; when the list of those changes everybody has to come in again, within SWEEP_S; without TLS it listens on the
+loopback only; `stop` leaves no socket open. Does not guarantee: durability.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import ssl
 import threading
 from collections.abc import Callable
 
@@ -19,7 +18,7 @@ from mqtt5 import DisconnectReasonCode
 from edged.broker.acl import Access
 from edged.broker.connection import Connection
 from edged.broker.hub import Hub, Limits
-from edged.broker.tls import SharedInbox, server_context
+from edged.broker.tls import Door, SharedInbox
 from edged.clock import Clock, SystemClock
 from edged.errors import Misconfigured, Unavailable
 from edged.wire.link import Tls
@@ -37,6 +36,7 @@ class Broker:
     def __init__(self, access: Access, clock: Clock | None = None, limits: Limits | None = None) -> None:
         self.hub = Hub(access, clock or SystemClock(), limits)
         self.connections: set[Connection] = set()
+        self._doors: list[Door] = []
         self.inbox = memoryview(bytearray(INBOX_BYTES))
 
     async def listen(self, host: str, port: int, tls: Tls | None) -> asyncio.Server:
@@ -45,17 +45,18 @@ class Broker:
             raise Misconfigured(
                 f"refusing to listen on {host} without TLS", hint="give --ca, --cert and --key, or listen on 127.0.0.1"
             )
-        context = None if tls is None else server_context(tls)
+        door = None if tls is None else Door(tls)
+        self._doors += [door] if door is not None else []
         try:
-            return await asyncio.get_running_loop().create_server(lambda: self._welcome(context), host, port)
+            return await asyncio.get_running_loop().create_server(lambda: self._welcome(door), host, port)
         except OSError as e:
             raise Unavailable(f"cannot listen on {host}:{port}: {e.strerror or e}") from e
 
-    def _welcome(self, context: ssl.SSLContext | None) -> asyncio.BufferedProtocol:
+    def _welcome(self, door: Door | None) -> asyncio.BufferedProtocol:
         connection = Connection(self)
-        if context is None:
+        if door is None:
             return connection
-        return SharedInbox(self.inbox, connection, context, handshake_s=HANDSHAKE_S, shutdown_s=STOP_S)
+        return SharedInbox(self.inbox, connection, door.context, handshake_s=HANDSHAKE_S, shutdown_s=STOP_S)
 
     def admit(self, connection: Connection) -> bool:
         if len(self.connections) >= MAX_CONNECTIONS:
@@ -69,7 +70,10 @@ class Broker:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = self.hub.clock.monotonic()
+            anew = any([door.changed() for door in self._doors])
             for connection in list(self.connections):
+                if anew:
+                    connection.end(DisconnectReasonCode.ADMINISTRATIVE_ACTION)
                 connection.check(now)
             self.hub.sweep()
 

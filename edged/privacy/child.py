@@ -8,9 +8,9 @@ answers on standard output. Does not guarantee an answer: the parent has the dea
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
@@ -59,7 +59,7 @@ def main() -> int:
         ours = isinstance(e, Misconfigured)
         _write(out, Declined(-1, "misconfigured" if ours else "withheld", e.code, str(e)[:400], e.hint[:400]))
         return 1
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    rss = _peak_rss()
     start_ms = (stopwatch() - began) * 1e3
     _write(out, Hello(runtime, weights, walls.no_network, walls.no_sockets, walls.memory_limit, rss, start_ms))
     while body := _read(source):
@@ -70,6 +70,12 @@ def main() -> int:
         signal.setitimer(signal.ITIMER_REAL, 0)
         _write(out, answer)
     return 0
+
+
+def _peak_rss() -> int:
+    """Bytes; VmHWM, since ru_maxrss is inherited over exec from a large parent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def _make(options: ScrubOptions) -> tuple[Scrubber, str, dict[str, str]]:

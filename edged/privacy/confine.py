@@ -34,12 +34,15 @@ class Walls:
     memory_limit: int
 
 
-def shut_in(memory_bytes: int, *, nice: int = 5) -> Walls:
-    """Call before any thread starts: a new user namespace is for single-threaded processes only."""
+def shut_in(memory_bytes: int, *, nice: int = 5, file_bytes: int = 0) -> Walls:
+    """Call before any thread starts: a new user namespace is for single-threaded processes only.
+
+    `file_bytes` is the size that a file may grow to; 0 = none can be written.
+    """
     os.nice(nice)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file can be written, wherever
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))  # 0: no file can be written, wherever
     if memory_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     libc = ctypes.CDLL(None, use_errno=True)

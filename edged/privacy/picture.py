@@ -73,14 +73,14 @@ class Scrubber:
         height, width = image.shape[:2]
         whole: Iterable[Box] = ((0, 0, width, height),)
         regions = whole if request.kind == "roi" else request.regions
-        crops = tuple(encode(preprocess.cut(image, *box), CROP_QUALITY) for box in regions)
-        out = encode(image, FRAME_QUALITY)
+        crops = [encoded(preprocess.cut(image, *box), CROP_QUALITY) for box in regions]
+        out = encoded(image, FRAME_QUALITY)
         marks.append(("encode", stopwatch()))
         word = witness.attest(request, spots, self._margin, out, crops, blank=blank)
         marks.append(("check", stopwatch()))
         ms |= {name: (at - before) * 1e3 for (_, before), (name, at) in pairwise(marks)}
         ms["total"] = sum(ms.values())
-        return Done(request.seq, width, height, out, crops, hidden, ms, word)
+        return Done(request.seq, width, height, out.jpeg, tuple(crop.jpeg for crop in crops), hidden, ms, word)
 
     def see(
         self, image: NDArray[np.uint8], masks: Sequence[Polygon] = ()
@@ -190,6 +190,11 @@ def fill(image: NDArray[np.uint8], hidden: Hidden) -> None:
     """Paint the marked blocks, in place."""
     for row, column in np.argwhere(hidden):
         image[row * BLOCK : (row + 1) * BLOCK, column * BLOCK : (column + 1) * BLOCK] = GREY
+
+
+def encoded(image: NDArray[np.uint8], quality: int) -> witness.Encoded:
+    """With what it was made from, for the second look."""
+    return witness.Encoded(image, quality, encode(image, quality))
 
 
 def encode(image: NDArray[np.uint8], quality: int) -> bytes:

@@ -33,6 +33,7 @@ class Withheld(EdgedError):
     bad_answer  what it answered does not hold together
     bad_places  the places that were to be covered are none
     uncovered   what was to be hidden can still be seen in what the child encoded
+    other_picture  what the child encoded is not the picture that it was to encode
     detector    a detector failed or gave numbers that are none
     memory      the frame needed more memory than the child may have
     child_error any other error in the child

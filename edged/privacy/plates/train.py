@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
 from edged.clock import SystemClock
 from edged.privacy.plates import net, photographs, scenes
@@ -73,7 +74,7 @@ def _options() -> argparse.Namespace:
     p.add_argument("--before", default="~", help="only frames whose name sorts before this one")
     p.add_argument("--chunk", type=int, default=500, help="scenes drawn together")
     p.add_argument("--first", type=int, default=6, help="chunks to wait for before training starts")
-    p.add_argument("--resume", type=Path, help="go on from this NAME.pt of an earlier run")
+    p.add_argument("--resume", type=Path, help="go on from this NAME.safetensors of an earlier run")
     p.add_argument("--most", type=int, default=120, help="chunks kept at a time (33 MB each); the oldest go first")
     p.add_argument("--cache", type=Path, default=None, help="folder for the drawn scenes while it runs")
     return p.parse_args()
@@ -210,7 +211,7 @@ def _train(
     rng = np.random.default_rng((options.seed, 1 << 20))
     trained = net.PlateNet(options.width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if options.resume is not None:
-        trained.load_state_dict(torch.load(options.resume, weights_only=True))
+        trained.load_state_dict(load_file(options.resume))
     mean = copy.deepcopy(trained)
     steps = torch.optim.AdamW(trained.parameters(), lr=RATE, weight_decay=1e-2)
     began, step, told, last, sums = clock.monotonic(), 0, 0.0, 0, np.zeros(2)
@@ -269,7 +270,7 @@ def _validate(trained: net.PlateNet, chunk: tuple[Grey, Float, Float], narrowest
 
 def _write(options: argparse.Namespace, name: str, trained: net.PlateNet, facts: dict[str, float]) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
-    torch.save(trained.state_dict(), options.out / f"{name}.pt")
+    save_file({k: v.contiguous() for k, v in trained.state_dict().items()}, options.out / f"{name}.safetensors")
     path = options.out / f"{name}.onnx"
     model = net.Exported(trained.to(memory_format=torch.contiguous_format)).eval()  # type: ignore[call-overload]
     torch.onnx.export(

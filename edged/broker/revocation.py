@@ -1,0 +1,78 @@
+"""Taking a camera's certificate back: a list of revoked certificates (RFC 5280, 5) beside the authority's certificate.
+
+Guarantees: the list only grows; a kill leaves the old list or the new one; doing it twice is doing it once. Whoever knows
+the list (the embedded broker, mosquitto's `crlfile`, the box under reports) refuses what stands in it; no other certificate
+of the camera is touched. Does not guarantee: that somebody who does not read the list knows of it.
+
+The list is valid from 1970, as certificates are: a box whose clock is wrong still lets its other cameras in.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+
+from edged import durable
+from edged.broker import identity
+from edged.errors import EXIT_NOT_FOUND, Corrupt, Refused
+from edged.wire.tls import revocations
+
+_FROM = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def revoke(keys: Path, name: str, now: float, certificate: Path | None = None) -> str:
+    """Put the certificate of a camera on the list; returns its serial number, hexadecimal.
+
+    `certificate`: its file, where it is not in `keys`. What lies in `keys` of it is moved aside then (cam-<name>.<serial>.
+    revoked.pem), its key deleted, so that a new one can be issued. Raises Refused for a certificate that is not there, is
+    another's, or of another authority; Corrupt for files that do not read.
+    """
+    own = Path(identity.paths(keys, name).cert)
+    path = certificate or own
+    if not path.exists():
+        raise Refused(
+            f"there is no certificate of {name} at {path}", code="not_found", exit_code=EXIT_NOT_FOUND,
+            hint="give its file with --certificate; a report of the camera carries it too",
+        )  # fmt: skip
+    ca, ca_key = identity.read_ca(keys)
+    gone = identity.read_certificate(path)
+    names = [str(n.value) for n in gone.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)]
+    if names != [name]:
+        raise Refused(f"{path} is the certificate of {names[0] if names else 'nobody'}, not of {name}", code="foreign")
+    try:
+        gone.verify_directly_issued_by(ca)
+    except (ValueError, TypeError, InvalidSignature) as e:
+        raise Refused(f"{path} was not issued by this site's authority", code="foreign") from e
+    entries = {e.serial_number: e for e in listed(keys)}
+    if gone.serial_number not in entries:
+        at = datetime.fromtimestamp(int(now), UTC)
+        entry = x509.RevokedCertificateBuilder().serial_number(gone.serial_number).revocation_date(at).build()
+        builder = x509.CertificateRevocationListBuilder().issuer_name(ca.subject).last_update(_FROM)
+        builder = builder.next_update(ca.not_valid_after_utc)
+        for known in (*entries.values(), entry):
+            builder = builder.add_revoked_certificate(known)
+        number = x509.CRLNumber(len(entries) + 1)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
+        signed = builder.add_extension(number, False).add_extension(issuer, False).sign(ca_key, hashes.SHA256())
+        durable.write(revocations(keys / "ca.pem"), signed.public_bytes(serialization.Encoding.PEM))
+    serial = f"{gone.serial_number:x}"
+    if own.exists() and identity.read_certificate(own).serial_number == gone.serial_number:
+        Path(identity.paths(keys, name).key).unlink(missing_ok=True)
+        own.rename(keys / f"cam-{name}.{serial[:12]}.revoked.pem")
+        durable.sync_folder(keys)
+    return serial
+
+
+def listed(keys: Path) -> list[x509.RevokedCertificate]:
+    """What stands in the list, [] = there is none. Raises Corrupt."""
+    path = revocations(keys / "ca.pem")
+    try:
+        return list(x509.load_pem_x509_crl(path.read_bytes()))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as e:
+        raise Corrupt(f"{path} is no list of revoked certificates: {e}", hint="restore it from a backup") from e
