@@ -24,9 +24,17 @@ RETENTION_HELD = "retention_held"  # the clock claims so much time that too many
 KEYRING = "keyring_copy"  # a copy of the keys is missing, damaged or old
 CLOCK_WRONG = "clock_wrong"  # it says a time before this program was made
 CLOCK_STEPPED = "clock_stepped"  # it was set by more than a day
+SIGNER_DOWN = "signer_down"  # the box's keys cannot be used: what is signed runs out
+TRUST_EXPIRES = "trust_expires"  # a signature, the root's above all, ends soon or has ended
+DRIFT = "drift"  # what a camera sees is not what its model knows
+NO_WAY_BACK = "no_way_back"  # cameras run a release that was halted, and there is none to return to
+FITS_NOBODY = "fits_nobody"  # a release rolls that no camera can take
+LEFT_OUT = "left_out"  # a camera is there that has no model, since no release fits it
+UNSIGNED = "reports_unsigned"  # somebody speaks in a camera's name, or it does not sign
 CODES = (
     SCRUB_DOWN, DISK_FULL, DISK_FAILED, CATALOGUE_REBUILT, SEGMENTS_LOST, RETENTION_HELD, PRIVACY_LEAK, PRIVACY_UNMEASURED,
-    KEYRING, CLOCK_WRONG, CLOCK_STEPPED,
+    KEYRING, CLOCK_WRONG, CLOCK_STEPPED, SIGNER_DOWN, TRUST_EXPIRES, DRIFT, NO_WAY_BACK, FITS_NOBODY,
+    LEFT_OUT, UNSIGNED,
 )  # fmt: skip
 PRIVACY = (PRIVACY_LEAK, PRIVACY_UNMEASURED, SCRUB_DOWN)
 

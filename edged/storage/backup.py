@@ -8,7 +8,7 @@
 
     run     1. the catalogue by SQLite's online backup from one read transaction: of one moment, whoever writes
             2. of each segment what that catalogue counts on; one that was begun anew meanwhile: from 1. again
-            3. models, tuf metadata, config.toml
+            3. models and the ways to them, tuf metadata, config.toml
             4. manifest, sync, rename of the folder from `<time>.partial`
             5. remove backups beyond `keep` days but the newest undamaged one, then what none of those left names
 
@@ -27,8 +27,8 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,8 @@ PARTIAL = ".partial"
 RESCUE = "rescue"
 KEEP_DAYS = 7
 ROUNDS = 4  # a store that cleans all the time may need a second or third look
+MODELS = (".onnx", ".safetensors")
+WAYS = (".epk", ".epd")  # without them cameras that are on one wait a minute before they take the whole file
 _BLOCK = 1 << 20
 _STAMP = re.compile(r"\d{8}T\d{6}Z")
 
@@ -106,7 +108,8 @@ def run(
                 *copies.copy(source, partial / CATALOGUE, lambda s: progress("catalogue", s)),
             )
             wanted, starts, version = _contents(partial / CATALOGUE)
-            _require_room(dest, sum(n for *_, n in wanted) - sum(s.bytes for s in before.values()))
+            more = sum(n for *_, n in wanted) - sum(s.bytes for s in before.values())
+            _require_room(dest, max(0, more) + _lacking(_models(data_dir), dest / "models"))
             segments: list[Part] = []
             total = sum(n for *_, n in wanted) or 1
             for number, generation, size in wanted:
@@ -131,7 +134,7 @@ def run(
             raise Unavailable("segments were written anew faster than they were copied", code="busy", hint="try again")
         shutil.rmtree(partial / RESCUE, ignore_errors=True)
         copied += catalogue.bytes
-        models = [_copy(p, dest / "models" / p.name, f"models/{p.name}") for p in _models(data_dir)]
+        models = list(_copied(_models(data_dir), dest / "models"))
         files = [_copy(p, partial / p.relative_to(data_dir), str(p.relative_to(data_dir))) for p in _tuf(data_dir)]
         if config is not None and config.is_file():
             files.append(_copy(config, partial / "config.toml", "config.toml"))
@@ -344,7 +347,26 @@ def _damaged(fd: int, number: int, generation: int, size: int) -> int:
 
 def _models(data_dir: Path) -> list[Path]:
     folder = data_dir / "models"
-    return sorted(p for p in folder.iterdir() if p.suffix in (".onnx", ".safetensors")) if folder.is_dir() else []
+    return sorted(p for p in folder.iterdir() if p.suffix in (*MODELS, *WAYS)) if folder.is_dir() else []
+
+
+def _copied(paths: Iterable[Path], folder: Path) -> Iterator[tuple[Kept, int]]:
+    for path in paths:
+        try:
+            yield _copy(path, folder / path.name, f"models/{path.name}")
+        except FileNotFoundError:
+            if path.suffix not in WAYS or path.exists():  # a release that was signed meanwhile drops old ways
+                raise
+
+
+def _lacking(paths: Iterable[Path], folder: Path) -> int:
+    """Bytes of those that are not in the folder yet."""
+    total = 0
+    for path in paths:
+        if not (folder / path.name).exists():
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size
+    return total
 
 
 def _tuf(data_dir: Path) -> list[Path]:

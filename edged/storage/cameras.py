@@ -26,6 +26,13 @@ class Camera:
     stats: CameraStats | None
     reported: Reported | None
 
+    @property
+    def model(self) -> str:
+        """The sha256 of what it runs, by the newest of its words; "" = it has none."""
+        if self.reported is not None and self.reported.sha256:
+            return self.reported.sha256
+        return self.info.model if self.info else ""
+
 
 def seen(store: Store, camera: str, now: float | None = None, *, stored: bool = False) -> None:
     """Any message came; `stored`: it was a frame that is now kept. The clock never turns a time back."""

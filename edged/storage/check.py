@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from sqlite3 import Row
 
 from edged.errors import Corrupt, EdgedError, Refused
-from edged.storage import audit, copies, frames, journal, masks, models, objects, seal, segment, snapshots
+from edged.storage import audit, copies, frames, journal, keeping, masks, models, objects, seal, segment, snapshots
 from edged.storage.store import Store
 
 Progress = Callable[[float], None]  # share done, 0..1
@@ -41,8 +41,8 @@ def run(
     """
     found: list[Finding] = []
     for look in (
-        _database, lambda s: _segments(s, fast or not s.has_key, progress), _objects, _samples, _keys, _snapshots, _models,
-        _masks, _totals, _copies,
+        _database, lambda s: _segments(s, fast or not s.has_key, progress), _objects, _samples, _insights, _keys, _snapshots,
+        _models, _masks, _totals, _copies,
     ):  # fmt: skip
         try:
             found += list(look(store))
@@ -251,6 +251,13 @@ def _samples(store: Store) -> Iterator[Finding]:
         yield Finding("kept_frame", row["id"], f"frame {row['id']} of {row['camera']} was not stored but has a picture")
 
 
+def _insights(store: Store) -> Iterator[Finding]:
+    for row in store.rows(
+        "select i.sample from insight i left join sample s on s.id = i.sample where s.object is null"
+    ):
+        yield Finding("stray_insight", row[0], f"something is known of the picture of {row[0]}, which is gone")
+
+
 def _keys(store: Store) -> Iterator[Finding]:
     if store.has_key:
         for trouble in store.seal.trouble(store):
@@ -276,12 +283,17 @@ def _snapshots(store: Store) -> Iterator[Finding]:
 
 
 def _models(store: Store) -> Iterator[Finding]:
+    needed = keeping.needed(store)  # the file of a candidate of long ago may be gone (`edged model prune`)
     for row in store.rows(
-        "select distinct sha256 from (select sha256 from candidate union select sha256 from release)"
+        "select sha256, '.onnx' from candidate union select sha256, '.onnx' from release"
+        " union select sha256, '.onnx' from brought"
+        " union select weights, '.safetensors' from brought where weights <> ''"
     ):
         try:
-            models.read_model(store, row[0])
+            models.read_model(store, row[0], row[1])
         except (Corrupt, Refused) as e:
+            if isinstance(e, Refused) and row[0] not in needed:
+                continue
             yield Finding("model_" + ("changed" if isinstance(e, Corrupt) else "lost"), row[0], str(e))
 
 

@@ -1,7 +1,8 @@
 """The box's own daily copies of its catalogue, from which a damaged one is repaired: backups/edged-<day>.db.
 
-Guarantees: a copy is of one moment, sound when it was made, whole or not there; making it holds up no writer. No key and
-no picture is in it. Does not guarantee anything against the death of the disk: `edged db backup` does.
+Guarantees: a copy is of one moment, sound when it was made, whole or not there; making it holds up no writer. No key, no
+picture and nothing that a model saw in one (`insight`) is in it. Does not guarantee anything against the death of the
+disk: `edged db backup` does.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from edged import durable
 from edged.clock import Clock, day, iso
 from edged.errors import Corrupt, EdgedError, Misconfigured
 from edged.storage import disk, schema
-from edged.storage.store import CATALOGUE, explained
+from edged.storage.connection import explained
+from edged.storage.store import CATALOGUE
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +127,7 @@ def copy(source: Path, target: Path, progress: Callable[[float], None] = lambda 
         made.execute("pragma synchronous = off")  # synced once, below
         live.backup(made, pages=_STEP_PAGES, progress=lambda _, left, total: progress(1 - left / total if total else 1))
         made.execute("pragma journal_mode = delete")  # a copy on a read-only medium must open without a -shm
+        _without_insights(made)
         wrong = made.execute("pragma quick_check(1)").fetchone()[0]
     if wrong != "ok":
         target.unlink()
@@ -137,6 +140,16 @@ def copy(source: Path, target: Path, progress: Callable[[float], None] = lambda 
     finally:
         os.close(fd)
     return target.stat().st_size, sha256
+
+
+def _without_insights(made: sqlite3.Connection) -> None:
+    """They go with their picture, which no copy would notice; the next survey makes them anew."""
+    if made.execute("select 1 from sqlite_schema where name = 'insight'").fetchone():
+        made.execute("pragma secure_delete = on")
+        made.execute("pragma journal_mode = memory")  # a journal on the disk would hold what is deleted
+        made.execute("delete from insight")
+        made.commit()
+        made.execute("pragma journal_mode = delete")
 
 
 def opened(path: Path) -> sqlite3.Connection:

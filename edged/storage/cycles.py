@@ -56,16 +56,33 @@ def finish(store: Store, cycle: int, state: Literal["released", "refused", "fail
     )
 
 
-def stage_start(store: Store, cycle: int, name: str) -> None:
-    """Begin a stage, or begin it again after a crash; raises Refused("finished") if it has an outcome."""
+def stage_start(store: Store, cycle: int, name: str) -> int:
+    """Begin a stage, or begin it again after a crash; returns how often it was begun by now. Raises Refused("finished")
+    if it has an outcome.
+    """
     with store.transaction():
         if outcome(store, cycle, name) is not None:
             raise Refused(f"stage {name} of cycle {cycle} is finished", code="finished")
         store.execute(
-            "insert into stage (cycle, name, started) values (?1, ?2, ?3) on conflict (cycle, name) do update set"
-            " started = ?3, progress = 0, eta_s = null, detail = '{}'",
+            "insert into stage (cycle, name, started, detail) values (?1, ?2, ?3, '{\"starts\": 1}')"
+            " on conflict (cycle, name) do update set started = ?3, progress = 0, eta_s = null,"
+            " detail = json_object('starts', 1 + coalesce(json_extract(detail, '$.starts'), 1))",
             (cycle, name, store.clock.now()),
         )
+        return int(
+            store.value(
+                "select json_extract(detail, '$.starts') from stage where cycle = ? and name = ?", (cycle, name)
+            )
+        )
+
+
+def stage_put_off(store: Store, cycle: int, name: str) -> None:
+    """A start that came to nothing, since somebody else was at it, does not count."""
+    store.execute(
+        "update stage set detail = json_set(detail, '$.starts', json_extract(detail, '$.starts') - 1)"
+        " where cycle = ? and name = ? and ended is null",
+        (cycle, name),
+    )
 
 
 def stage_progress(
@@ -79,8 +96,9 @@ def stage_progress(
     """Note how far a running stage is; `detail` None keeps the facts as they were."""
     with store.transaction(durable=False):
         store.execute(
-            "update stage set progress = ?, eta_s = ?, detail = coalesce(?, detail) where cycle = ? and name = ?"
-            " and ended is null",
+            "update stage set progress = ?1, eta_s = ?2, detail = case when ?3 is null then detail"
+            " else json_set(?3, '$.starts', coalesce(json_extract(detail, '$.starts'), 1)) end"
+            " where cycle = ?4 and name = ?5 and ended is null",
             (min(max(progress, 0.0), 1.0), eta_s, None if detail is None else json.dumps(dict(detail)), cycle, name),
         )
 
@@ -109,6 +127,12 @@ def running(store: Store) -> Cycle | None:
 
 def latest(store: Store) -> Cycle | None:
     return _cycle(store.row(f"{_CYCLE} order by id desc limit 1"))
+
+
+def last_ended(store: Store) -> float | None:
+    """When a cycle ended last, however; None = none has."""
+    ended = store.value("select max(ended) from cycle")
+    return None if ended is None else float(ended)
 
 
 def all(store: Store) -> list[Cycle]:

@@ -5,7 +5,7 @@
                  waits in the outbox does not leave. The rows of whole days go a batch at a time, so that frames come in
               3. what else the noted keys seal is sealed anew under fresh keys (clean.reseal)
               4. one transaction: when nothing is left under all these keys, they are condemned: from here on nobody uses them
-              5. the keys are destroyed in both copies of the keyring; the WAL is emptied
+              5. the keys are destroyed in both copies of the keyring; the WAL is overwritten
               6. one transaction: audit, and the request is answered
 
 A death after 1 or 2 is made good by the next `run` of the same request: each step is there already or is done again.
@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 
 from edged.errors import Refused, Unavailable
-from edged.storage import audit, clean, copies, counters, objects, requests, retention
+from edged.storage import audit, clean, copies, counters, objects, overwrite, requests, retention
 from edged.storage.store import Store
 
 VERB = "erase"
@@ -196,7 +196,7 @@ def run(store: Store, request_id: int, progress: Progress = lambda _: None) -> E
     done = Erased(state["objects"], state["bytes"], len(gone), resealed, tuple(state["models"]))
     if what.drop_labels:
         copies.drop(store.data_dir)  # they hold the labels; the next one is made without
-    store.rows("pragma wal_checkpoint(truncate)")  # rows that named what was erased do not stay behind in the WAL
+    overwrite.log(store)  # rows that told of what was erased do not stay behind in the WAL, nor where it was
     with store.transaction():
         detail = {
             **msgspec.to_builtins(done),

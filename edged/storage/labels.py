@@ -1,14 +1,15 @@
 """Labels, kept apart by source for ever: human, teacher, camera. Nothing is overwritten; undo sets a time.
 
 The class "" means "cannot say / bad crop": it takes the sample out of the queue and out of every training set.
-Guarantees: `effective` and `accuracy` count, of each source, the newest label that was not undone. Does not guarantee
-that a class is one of the task's: the page and the importer check that (the store does not know the task).
+Guarantees: `effective` and `accuracy` count, of each source, the newest label that was not undone; whether a sample
+belongs to the audit set depends on its id alone. Does not guarantee that a class is one of the task's: the page and the
+importer check that (the store does not know the task).
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edged.errors import EXIT_NOT_FOUND, Refused
@@ -16,13 +17,15 @@ from edged.storage import audit, samples
 from edged.storage.samples import Sample
 from edged.storage.store import Store
 
-AUDIT_EVERY = 10  # one of ten questions is drawn blindly: an honest estimate beside the hard cases
-_CANDIDATES = 20_000
+AUDIT_SHARE = 0.1  # of samples: an honest estimate beside the hard cases ([label] random_audit)
+
+# A class for a sample, and how sure the source was of it (0..1; None = it does not say).
+Pair = tuple[str, str] | tuple[str, str, float | None]
 
 
 @dataclass(frozen=True)
 class Label:
-    """One row. `class_` "" = cannot say; `undone` seconds since 1970 or None."""
+    """One row. `class_` "" = cannot say; `undone` seconds since 1970 or None; `score` 0..1, how sure a teacher was."""
 
     id: int
     sample: str
@@ -31,33 +34,42 @@ class Label:
     author: str
     ts: float
     undone: float | None
+    score: float | None = None
 
 
-def add(store: Store, sample: str | Sample, class_: str, source: str, author: str) -> int:
+def is_audit(sample_id: str, share: float = AUDIT_SHARE) -> bool:
+    """Whether a sample belongs to the audit set: about `share` (0..1) of all, the same ones for ever, and a larger share
+    holds a smaller one. The queue asks about them by lot only, so people's labels on them are an unbiased sample of what
+    the cameras saw. A camera that knows this could choose its frames' ids: it is no defence against one that lies.
+    """
+    drawn = hashlib.blake2b(sample_id.encode(), digest_size=8, person=b"edged-audit").digest()
+    return int.from_bytes(drawn, "big") < share * 2**64
+
+
+def add(store: Store, sample: str | Sample, class_: str, source: str, author: str, score: float | None = None) -> int:
     """Label one sample; returns the label's id, for undo. Raises Refused for an unknown sample or source."""
     sample_id = sample.id if isinstance(sample, Sample) else sample
     _check_source(source)
     with store.transaction():
         samples.get(store, sample_id)
-        return store.insert(
-            "insert into label (sample, class, source, author, ts) values (?, ?, ?, ?, ?)",
-            (sample_id, class_, source, author, store.clock.now()),
-        )
+        return store.insert(_INSERT, (sample_id, class_, source, author, store.clock.now(), score))
 
 
-def add_many(store: Store, pairs: Iterable[tuple[str, str]], source: str, author: str) -> int:
-    """Import labels (sample id, class), all or none, with one row in the audit log; returns how many."""
+def add_many(
+    store: Store, pairs: Iterable[Pair], source: str, author: str, overturned: Mapping[str, int] | None = None
+) -> int:  # fmt: skip
+    """Add labels (sample id, class, or sample id, class, score), all or none, with one row in the audit log; returns how
+    many. `overturned`: other people's labels that they contradict, by author, for the audit log.
+    """
     _check_source(source)
     listed = list(pairs)
     with store.transaction():
-        for sample_id, _ in listed:
-            samples.get(store, sample_id)
         now = store.clock.now()
-        store.execute_many(
-            "insert into label (sample, class, source, author, ts) values (?, ?, ?, ?, ?)",
-            [(sample_id, class_, source, author, now) for sample_id, class_ in listed],
-        )
-        audit.append(store, author, "label.import", source, {"labels": len(listed)})
+        for pair in listed:
+            samples.get(store, pair[0])
+        store.execute_many(_INSERT, [(p[0], p[1], source, author, now, p[2] if len(p) == 3 else None) for p in listed])
+        detail: dict[str, object] = {"labels": len(listed)} | ({"overturned": dict(overturned)} if overturned else {})
+        audit.append(store, author, "label.import", source, detail)
     return len(listed)
 
 
@@ -74,20 +86,26 @@ def undo(store: Store, label_id: int, author: str) -> str:
         return str(row["sample"])
 
 
-def undo_author(store: Store, author: str) -> int:
-    """Take back every label of one author, with one row in the audit log; returns how many."""
+def undo_author(store: Store, author: str, *, since: float = 0.0, sample: str = "", by: str = "") -> int:
+    """Take back every label of one author, or those made at or after `since` (box time), or on one sample, with one row
+    in the audit log (`by` whom, else the author); returns how many. Raises Refused for an unknown sample.
+    """
     with store.transaction():
+        if sample:
+            samples.get(store, sample)
         n = store.execute(
-            "update label set undone = ? where author = ? and undone is null", (store.clock.now(), author)
+            "update label set undone = ?1 where author = ?2 and undone is null and ts >= ?3 and (?4 = '' or sample = ?4)",
+            (store.clock.now(), author, since, sample),
         )
-        audit.append(store, author, "label.undo", "all", {"labels": n})
+        detail = {"labels": n} | ({"since": since} if since else {}) | ({"sample": sample} if sample else {})
+        audit.append(store, by or author, "label.undo", author, detail)
     return n
 
 
 def of(store: Store, sample_id: str) -> list[Label]:
     """Every label a sample ever had, newest first."""
     rows = store.rows(
-        "select id, sample, class, source, author, ts, undone from label where sample = ? order by id desc",
+        "select id, sample, class, source, author, ts, undone, score from label where sample = ? order by id desc",
         (sample_id,),
     )
     return [Label(*r) for r in rows]
@@ -119,92 +137,33 @@ def count(store: Store, source: str = "human", since: float = 0.0) -> int:
     )
 
 
-def accuracy(store: Store, camera: str | None, since: float, until: float, model: str | None = None) -> tuple[int, int]:
+def accuracy(
+    store: Store, camera: str | None, since: float, until: float, model: str | None = None, audit: float | None = None
+) -> tuple[int, int]:
     """(right, n): the camera's own predictions against human labels, of samples received in [since, until).
 
-    `camera` None = all. `model` restricts it to predictions of one model (sha256).
+    `camera` None = all. `model` restricts it to predictions of one model (sha256), `audit` to the audit set of that
+    share: only that one is an honest estimate, since the queue prefers what the cameras get wrong.
     """
-    row = store.row(
-        "select coalesce(sum(l.class = s.predicted), 0), count(*) from label l join sample s on s.id = l.sample"
+    rows = store.rows(
+        "select s.id, l.class = s.predicted from label l join sample s on s.id = l.sample"
         " where l.id in (select max(id) from label where source = 'human' and undone is null group by sample)"
         " and l.class <> '' and s.predicted <> '' and s.received >= ?2 and s.received < ?3"
         " and (?1 is null or s.camera = ?1) and (?4 is null or s.model = ?4)",
         (camera, since, until, model),
     )
-    return (0, 0) if row is None else (int(row[0]), int(row[1]))
+    hits = [int(hit) for id, hit in rows if audit is None or is_audit(id, audit)]
+    return sum(hits), len(hits)
 
 
-def queue(store: Store, limit: int, seed: int = 0, gap_s: float = 2.0) -> list[Sample]:
-    """What to ask a person next, from the newest samples that have a picture and no human label; see `choose`."""
-    rows = store.rows(
-        f"select {samples.COLUMNS} from sample s where s.object is not null and {samples.WITHOUT_HUMAN}"
-        " order by s.received desc, s.id limit ?",
-        (_CANDIDATES,),
-    )
-    return choose([samples.of(r) for r in rows], limit, seed, gap_s)
+def queue(store: Store, limit: int, seed: int = 0, share: float = AUDIT_SHARE) -> list[Sample]:
+    """What to ask a person next; storage/queue.py says why each is asked."""
+    from edged.storage import queue as asking
+
+    return [asked.sample for asked in asking.ask(store, limit, seed, share=share)]
 
 
-def choose(candidates: Sequence[Sample], limit: int, seed: int, gap_s: float) -> list[Sample]:
-    """Pick `limit` samples; pure. Of ten places one is drawn blindly, the others take turns between the smallest margin
-    and an even spread over cameras and time.
-
-    Two samples of one camera less than `gap_s` seconds of camera time apart are near-duplicates: the second is taken
-    only when nothing else is left.
-    """
-    rng = random.Random(seed)
-    ordered = sorted(candidates, key=lambda s: s.id)
-    sources: dict[str, list[Sample]] = {
-        "audit": rng.sample(ordered, len(ordered)),
-        "margin": sorted(ordered, key=lambda s: (s.margin, s.id)),
-        "spread": _spread(ordered, rng),
-    }
-    phase = rng.randrange(AUDIT_EVERY)
-    chosen: list[Sample] = []
-    ids: set[str] = set()
-    times: dict[str, list[float]] = {}
-
-    def fresh(s: Sample) -> bool:
-        return s.id not in ids and all(abs(s.ts - t) >= gap_s for t in times.get(s.camera, ()))
-
-    def take(source: list[Sample], wanted: Callable[[Sample], bool]) -> bool:
-        for i, s in enumerate(source):
-            if wanted(s):
-                del source[: i + 1]  # what was passed over now will be passed over again
-                chosen.append(s)
-                ids.add(s.id)
-                times.setdefault(s.camera, []).append(s.ts)
-                return True
-        source.clear()
-        return False
-
-    while len(chosen) < min(limit, len(ordered)):
-        place = len(chosen)
-        first = "audit" if (place + phase) % AUDIT_EVERY == 0 else ("margin" if place % 2 == 0 else "spread")
-        if not any(take(sources[name], fresh) for name in (first, *(n for n in sources if n != first))):
-            break
-    rest = [s for s in sorted(ordered, key=lambda s: (s.margin, s.id)) if s.id not in ids]
-    return chosen + rest[: limit - len(chosen)]
-
-
-def _spread(ordered: Sequence[Sample], rng: random.Random) -> list[Sample]:
-    """Cameras in turn; within a camera the middle of the widest gap first (a binary subdivision of its time)."""
-    by_camera: dict[str, list[Sample]] = {}
-    for s in sorted(ordered, key=lambda s: (s.ts, s.id)):
-        by_camera.setdefault(s.camera, []).append(s)
-    lanes = [_halving(lane) for _, lane in sorted(by_camera.items())]
-    rng.shuffle(lanes)
-    return [lane[i] for i in range(max(map(len, lanes), default=0)) for lane in lanes if i < len(lane)]
-
-
-def _halving(lane: Sequence[Sample]) -> list[Sample]:
-    order: list[Sample] = []
-    spans = [(0, len(lane))]
-    for start, end in spans:  # grows as it goes: breadth first
-        if start < end:
-            middle = (start + end) // 2
-            order.append(lane[middle])
-            spans += [(start, middle), (middle + 1, end)]
-    return order
+_INSERT = "insert into label (sample, class, source, author, ts, score) values (?, ?, ?, ?, ?, ?)"
 
 
 def _check_source(source: str) -> None:

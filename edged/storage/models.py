@@ -1,4 +1,5 @@
-"""Model files: models/<sha256>.onnx, and <sha256>.safetensors for weights. The name is the hash of the content.
+"""Model files: models/<sha256>.onnx, <sha256>.safetensors for weights, .epk and .epd for shorter ways to a file (packed, delta).
+The name is the hash of the content.
 
 Guarantees: a file appears whole and durable; `model_path` has read and hashed the file it names. Does not guarantee
 that it stays the same after that: whoever must be sure reads with `read_model` and uses those bytes.
@@ -7,6 +8,7 @@ that it stays the same after that: whoever must be sure reads with `read_model` 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -17,7 +19,8 @@ from edged.storage.store import Store
 
 MAX_BYTES = 1 << 30
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_SUFFIXES = (".onnx", ".safetensors")
+_SUFFIXES = (".onnx", ".safetensors", ".epk", ".epd")
+_SENT = (".onnx", ".epk", ".epd")  # what a camera may ask for: a file, its packed form, a delta
 
 
 def put_model(store: Store, model: bytes | Path, suffix: str = ".onnx") -> str:
@@ -35,8 +38,9 @@ def put_model(store: Store, model: bytes | Path, suffix: str = ".onnx") -> str:
         if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             store.models_dir.mkdir(mode=0o700, exist_ok=True)
             durable.write(path, model, mode=0o600)
-        else:  # whoever wrote it may have died before its name was durable
-            durable.sync_folder(store.models_dir)
+        else:
+            os.utime(path)  # who puts it again is about to name it: keeping.py leaves young files alone
+            durable.sync_folder(store.models_dir)  # whoever wrote it may have died before its name was durable
     except OSError as e:
         raise disk.renamed(e, path) from e
     return sha256
@@ -46,6 +50,12 @@ def model_path(store: Store, sha256: str, suffix: str = ".onnx") -> Path:
     """Where the file is; raises Refused("not_found"), Corrupt if its content does not hash to its name."""
     read_model(store, sha256, suffix)
     return _path(store, sha256, suffix)
+
+
+def sent_path(store: Store, sha256: str) -> Path:
+    """Where a file is that a camera may ask for, by its hash alone. Unread; the path of the .onnx when there is none."""
+    paths = [_path(store, sha256, suffix) for suffix in _SENT]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def read_model(store: Store, sha256: str, suffix: str = ".onnx") -> bytes:

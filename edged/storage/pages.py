@@ -81,8 +81,6 @@ class _Reader:
         self._reached: set[str] = set()  # tables whose every page was found
         for page, place in self._wal.frames:
             self._images.setdefault(page, []).append(place)
-        reserved = main[20] if len(main) >= 100 and main[:15] == b"SQLite format 3" else 0
-        self._usable = PAGE_BYTES - (reserved if reserved <= 64 else 0)
         self.count = max([len(main) // PAGE_BYTES, *self._images])
 
     def all(self, append_only: frozenset[str], unless_whole: frozenset[str], large: frozenset[str]) -> Found:
@@ -94,6 +92,11 @@ class _Reader:
                 guessed = self._guess(page)
                 if guessed is not None:
                     owner[page] = {guessed}
+        for page, names in owner.items():
+            # The copy of another tree's page leads there, and that tree's own root may be gone.
+            if not any(self._mostly(page, self._tables[name]) for name in names):
+                guessed = self._guess(page)
+                owner[page] = names if guessed is None else {*names, guessed}
         self._pages_of = {name: [p for p in sorted(owner) if name in owner[p]] for name in self._tables}
         if found.damaged:
             found.damaged |= self._blank(seen)
@@ -150,7 +153,7 @@ class _Reader:
     # who owns which page
 
     def _owners(self, damaged: set[int]) -> tuple[dict[int, set[str]], set[int]]:
-        """Pages with rows by their table, and all that were reached from a root. A damaged page may lead into another
+        """Pages with rows by their table, and all that were reached from a table's root. A damaged page may lead into another
         tree, so a page may have several."""
         owner: dict[int, set[str]] = {}
         seen: set[int] = set()
@@ -168,7 +171,8 @@ class _Reader:
                 table = self._tables.get(str(name)) if kind == "table" else None
                 index = kind == "index" or (table is not None and table.without_rowid)
                 missing: set[int] = set()
-                for page in self._walk(root, index, seen, missing):
+                # An index may lead to a table's pages, by a copy: what lies there is still known by its looks.
+                for page in self._walk(root, index, seen if table is not None else set(), missing):
                     if table is not None:
                         owner.setdefault(page, set()).add(table.name)
                 if table is not None and not missing:
@@ -238,6 +242,11 @@ class _Reader:
                 fits.append((good * 2 + exact, len(table.words), table.name))
         return max(fits)[2] if fits else None
 
+    def _mostly(self, page: int, table: Table) -> bool:
+        """Whether half of the records of a page, or more, are rows of this table."""
+        records = [r for r in self._records(self.newest(page), self._start(page)) if r is not None]
+        return sum(table.row(record, rowid) is not None for rowid, record in records) * 2 >= len(records)
+
     # cells and records
 
     def _rows(self, image: bytes, page: int, table: Table) -> tuple[dict[Row, Row], bool]:
@@ -263,7 +272,7 @@ class _Reader:
         first = start + (12 if kind in (_TABLE_INNER, _INDEX_INNER) else 8)
         n = min(n, (PAGE_BYTES - first) // 2)
         return [
-            c for c in struct.unpack_from(f">{n}H", image, first) if first + 2 * n <= c <= self._usable - least
+            c for c in struct.unpack_from(f">{n}H", image, first) if first + 2 * n <= c <= PAGE_BYTES - least
         ]  # fmt: skip
 
     def _records(self, image: bytes, start: int) -> Iterator[tuple[int | None, list[Value]] | None]:
@@ -286,7 +295,7 @@ class _Reader:
 
     def _payload(self, image: bytes, at: int, size: int, table: bool) -> bytes:
         """The bytes of a record, gathered from its overflow pages (section 1.6, "cell payload")."""
-        u = self._usable
+        u = PAGE_BYTES
         most = u - 35 if table else (u - 12) * 64 // 255 - 23
         if not 0 < size <= _MAX_PAYLOAD:
             raise ValueError

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edged.clock import stopwatch
 from edged.errors import Corrupt, EdgedError
-from edged.storage.store import explained
+from edged.storage.connection import explained
 
 EVERY_S, BUDGET_S = 60.0, 0.5
 _OPS = 10_000  # of SQLite's machine, between two looks at the time

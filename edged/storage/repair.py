@@ -29,7 +29,8 @@ from edged.clock import Clock, SystemClock, iso, stopwatch
 from edged.durable import sync_folder
 from edged.errors import Corrupt, Unavailable
 from edged.storage import alarms, copies, journal, pages, salvage, schema, wal
-from edged.storage.store import CATALOGUE, Store, explained
+from edged.storage.connection import explained
+from edged.storage.store import CATALOGUE, Store
 
 log = logging.getLogger(__name__)
 

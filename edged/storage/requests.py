@@ -12,7 +12,7 @@ from edged.storage.store import Store
 
 @dataclass(frozen=True)
 class Request:
-    """One row; `verb` "cycle", "rollback", ...; `done` None = waiting."""
+    """One row; `verb` "cycle", "cancel", "rollback", ...; `done` None = waiting."""
 
     id: int
     verb: str
@@ -40,6 +40,15 @@ def done(store: Store, request_id: int, result: str = "") -> None:
     store.execute(
         "update request set done = ?, result = ? where id = ? and done is null", (store.clock.now(), result, request_id)
     )
+
+
+def answered(store: Store, result: str) -> list[Request]:
+    """Those with exactly this answer, oldest first."""
+    return _select(store, "where result = ? and done is not null order by id", (result,))
+
+
+def get(store: Store, request_id: int) -> Request | None:
+    return next(iter(_select(store, "where id = ?", (request_id,))), None)
 
 
 def latest(store: Store, limit: int = 20) -> list[Request]:

@@ -36,12 +36,17 @@ LEFTOVER = f"{CATALOGUE}.leftover-"
 
 # Rows of these never go, so any image of a page may still tell of one.
 APPEND_ONLY = frozenset(
-    {"label", "audit", "snapshot", "cycle", "candidate", "report", "verdict", "release", "mask", "request"}
-)
-# An erasure may drop labels, too: an older image of an undamaged page, or a daily copy, does not bring them back.
-_UNLESS_WHOLE = frozenset({"label"})
-# What the segments or triggers tell anew, and what counts in rowids of the old objects.
-_DERIVED = frozenset({"segment", "holding", "intake", "arrival", "_sqlite_migrations"})
+    {
+        "label", "audit", "snapshot", "cycle", "candidate", "report", "verdict", "release", "mask", "request", "brought",
+        "calibration",
+    }
+)  # fmt: skip
+# An erasure may drop labels, too: an older image of an undamaged page, or a daily copy, does not bring them back; nor a
+# pin that was taken away.
+_UNLESS_WHOLE = frozenset({"label", "pin"})
+# What the segments, triggers or the next survey tell anew, and what counts in rowids of the old objects. An insight must
+# not outlive its picture, so none is taken from a file that may have an older one.
+_DERIVED = frozenset({"segment", "holding", "intake", "arrival", "insight", "_sqlite_migrations"})
 _PICTURES = ("frame", "sample")
 # Of these the newest state is known or nothing: a row that an older copy has may be gone for good.
 _NOT_FROM_COPIES = frozenset(
@@ -106,7 +111,7 @@ def read(damaged: Path | None) -> pages.Found:
     """The rows of a damaged catalogue; none if there is none."""
     if damaged is None:
         return pages.Found({n: {} for n in tables() if n not in _DERIVED})
-    large = frozenset({*_PICTURES, "object"})
+    large = frozenset({*_PICTURES, "object", "insight"})
     # Also those that are not wanted: a page of one must not be taken for another's.
     found = pages.read(damaged, tables(), append_only=APPEND_ONLY, unless_whole=_UNLESS_WHOLE, large=large)
     for name in _DERIVED & found.rows.keys():
@@ -260,7 +265,7 @@ def _of_copy(copy: Path, table: Table) -> Iterator[Row]:
             for i, v in zip(at, values, strict=True):
                 row[i] = v
             if table.name == "release":  # what became of it since is not known: no camera gets it by itself
-                row = ["halted" if v == "rolling" else v for v in row]
+                row = ["paused" if v in ("rolling", "waiting") else v for v in row]
             yield tuple(row)
 
 

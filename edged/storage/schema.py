@@ -22,6 +22,12 @@ STEPS = {
     "0002_masks": "schema-2.sql",
     "0003_planted": "schema-3.sql",
     "0004_segments": "schema-4.sql",
+    "0005_learning": "schema-5.sql",
+    "0006_devices": "schema-6.sql",
+    "0007_rollout": "schema-7.sql",
+    "0008_aim": "schema-8.sql",
+    "0009_fit": "schema-9.sql",
+    "0010_label_source": "schema-10.sql",
 }
 VERSION = len(STEPS)
 
@@ -63,6 +69,11 @@ def migrate(conn: sqlite3.Connection) -> None:
 
 def _step(file: str) -> Callable[[Database], None]:
     def take(db: Database) -> None:
-        db.executescript(resources.files("edged.storage").joinpath(file).read_text(encoding="utf-8"))
+        db.executescript(script(file))
 
     return take
+
+
+def script(file: str) -> str:
+    """The SQL of a step."""
+    return resources.files("edged.storage").joinpath(file).read_text(encoding="utf-8")

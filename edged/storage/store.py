@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 from edged.clock import Clock
 from edged.durable import sync_folder
 from edged.errors import Corrupt, EdgedError, Misconfigured, Unavailable
-from edged.storage import disk, reserve, schema
+from edged.storage import connection, disk, reserve
 from edged.storage.keyring import copies_of
 from edged.storage.seal import Seal
 
@@ -38,8 +38,6 @@ BUSY_S = 10.0
 CATALOGUE = "edged.db"
 SEGMENT_BYTES = 32 * 2**20
 SETTLE_COMMITS, SETTLE_BYTES = 64, 4 * 2**20  # after so many, or when the log has grown by so much
-
-ANEW = "start edged, or run `edged db rebuild`: it is made anew from what can be read, the daily copy and the segments"
 
 Params = Sequence[Any] | Mapping[str, Any]
 
@@ -74,7 +72,7 @@ class Store:
         self._journal: Journal | None = None
         self._seal = seal
         self._conn = conn
-        self._inode = _inode(self.path)
+        self._inode = connection.inode(self.path)
         self._lock = threading.RLock()
         self._depth = 0
         self._durable = True
@@ -114,18 +112,18 @@ class Store:
         if readonly:
             if not path.is_file():
                 if any((data_dir / "segments").glob("*.seg")):
-                    raise Corrupt(f"{path} is gone, segments with pictures are there", hint=ANEW)
+                    raise Corrupt(f"{path} is gone, segments with pictures are there", hint=connection.ANEW)
                 raise Misconfigured(f"no store at {path}", code="no_store", hint="edged init makes one")
         else:
             _make_dirs(data_dir, path)
         store = cls(
-            data_dir, _connect(path, readonly, busy_s), seal, clock, readonly=readonly, min_free=min_free,
+            data_dir, connection.connect(path, readonly, busy_s), seal, clock, readonly=readonly, min_free=min_free,
             max_bytes=max_bytes, segment_bytes=fitting(segment_bytes, _room(data_dir, max_bytes, min_free)), busy_s=busy_s,
             linger_s=linger_s, catalogue=catalogue,
         )  # fmt: skip
         try:
-            with explained(path):
-                _prepare(store._conn, readonly)
+            with connection.explained(path):
+                connection.prepare(store._conn, readonly)
             if seal is not None:
                 seal.check_site_key(store, accept_catalogue=accept_catalogue)
         except BaseException:
@@ -140,13 +138,13 @@ class Store:
         with self._lock:
             self._db = None
             self._suspect = True
-            inode = _inode(self.path)
+            inode = connection.inode(self.path)
             with self._explained():
-                conn = _connect(self.path, self.readonly, self._busy_s)
+                conn = connection.connect(self.path, self.readonly, self._busy_s)
                 try:
-                    _prepare(conn, self.readonly)
+                    connection.prepare(conn, self.readonly)
                     if inode == self._inode and not self.readonly:
-                        _log_again(conn, self.path)
+                        connection.log_again(conn, self.path)
                 except BaseException:
                     conn.close()
                     raise
@@ -158,7 +156,7 @@ class Store:
         """A new connection after a failure of the disk, or to the catalogue that was put in the place of this one
         (repair.py).
         """
-        if not self._suspect and _inode(self.path) == self._inode:
+        if not self._suspect and connection.inode(self.path) == self._inode:
             return False
         if self._conn.in_transaction:
             self._conn.execute("rollback")
@@ -169,7 +167,7 @@ class Store:
     def _explained(self) -> Iterator[None]:
         """As `explained`; a failing disk is Unavailable here, since the next use opens the database anew."""
         try:
-            with explained(self.path):
+            with connection.explained(self.path):
                 yield
         except EdgedError as e:
             code = getattr(e.__cause__, "sqlite_errorcode", 0) & 0xFF
@@ -341,7 +339,7 @@ class Store:
         if self._depth or self._suspect:
             return
         self._commits += 1
-        size = _size(_log_of(self.path))
+        size = connection.size(connection.log_of(self.path))
         if self._commits < SETTLE_COMMITS and size < self._log_bytes + SETTLE_BYTES:
             return
         try:
@@ -360,34 +358,6 @@ class Store:
             return self._conn.execute(sql, params)
 
 
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Rename SQLite's errors into edged's families. Broken constraints pass: they are bugs."""
-    try:
-        yield
-    except sqlite3.DatabaseError as e:
-        code = (getattr(e, "sqlite_errorcode", None) or 0) & 0xFF
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise Unavailable(f"{path} is busy: another process is writing", code="busy") from e
-        if code == sqlite3.SQLITE_FULL:
-            raise Unavailable(f"disk full: {path}", code="disk_full", hint="free space on the disk") from e
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise Corrupt(f"{path} is damaged: {e}", hint=ANEW) from e
-        if code == sqlite3.SQLITE_IOERR:
-            raise Corrupt(f"the disk failed under {path}: {e}", code="disk_failed", hint="look at dmesg") from e
-        if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-            raise Misconfigured(f"{path}: {e}", hint="the store must belong to the user edged runs as") from e
-        raise
-
-
-def _connect(path: Path, readonly: bool, busy_s: float) -> sqlite3.Connection:
-    with explained(path):
-        return sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}",
-            uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False,
-        )  # fmt: skip
-
-
 def fitting(segment_bytes: int, max_bytes: int) -> int:
     """A store of little room has small segments, else it could hold too few to tell old from new."""
     return min(segment_bytes, max(max_bytes // 32, 2**20)) if max_bytes else segment_bytes
@@ -398,49 +368,6 @@ def _room(data_dir: Path, max_bytes: int, min_free: int) -> int:
     taken = sum(p.stat().st_size for p in (data_dir / "segments").glob("*.seg"))
     there = max(1, taken + disk.free(data_dir) - min_free)
     return min(max_bytes, there) if max_bytes else there
-
-
-def _log_again(conn: sqlite3.Connection, path: Path) -> None:
-    """Write SQLite's log in place as it is read, and flush it; nobody commits meanwhile."""
-    file = _log_of(path)
-    conn.execute("begin immediate")
-    try:
-        fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            at = 0
-            while piece := os.pread(fd, 2**20, at):
-                disk.write_at(fd, at, [piece])
-                at += len(piece)
-            os.fdatasync(fd)
-        finally:
-            os.close(fd)
-    except FileNotFoundError:
-        pass
-    except OSError as e:
-        raise Unavailable(
-            f"the disk failed under {file}: {e.strerror}", code="disk_failed", hint="look at dmesg"
-        ) from e
-    finally:
-        conn.execute("rollback")
-
-
-def _log_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}-wal")
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _make_dirs(data_dir: Path, catalogue: Path) -> None:
@@ -455,22 +382,3 @@ def _make_dirs(data_dir: Path, catalogue: Path) -> None:
         os.close(os.open(catalogue, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as e:
         raise disk.renamed(e, data_dir) from e
-
-
-def _prepare(conn: sqlite3.Connection, readonly: bool) -> None:
-    if readonly:
-        if schema.version_of(conn) != schema.VERSION:
-            raise Misconfigured(
-                "the store is of an older schema", code="older_schema", hint="start edged once to upgrade it"
-            )
-        conn.execute("pragma query_only = on")
-    else:
-        if conn.execute("pragma journal_mode").fetchone()[0] != "wal":
-            conn.execute("pragma journal_mode = wal")
-        conn.execute("pragma synchronous = full")
-        conn.execute("pragma wal_autocheckpoint = 0")  # it hides a flush that fails, and tries it again: see _settle
-        conn.execute("pragma temp_store = memory")  # a savepoint's journal is no business of the disk
-        conn.execute("pragma secure_delete = on")  # a destroyed key leaves no copy in a free page
-        schema.migrate(conn)
-    conn.execute("pragma foreign_keys = on")
-    conn.row_factory = sqlite3.Row

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+
+from edged.storage import schema
 
 Value = int | float | str | bytes | None
 Row = tuple[Value, ...]
@@ -30,10 +33,11 @@ class Table:
     key: tuple[int, ...]
     words: Mapping[int, frozenset[str]] = field(default_factory=dict)  # `check (column in (...))` by place
     documents: frozenset[int] = frozenset()  # places of JSON, as the schema's comments say
+    added: int = 0  # columns that later versions added: a record that was written before does not have them
 
     def row(self, record: Sequence[Value], rowid: int | None) -> Row | None:
         """The record as a row of this table, None if it cannot be one. Columns that were added later may be missing."""
-        if not max(1, len(self.stored) - _ADDED) <= len(record) <= len(self.stored):
+        if not len(self.stored) - self.added <= len(record) <= len(self.stored):
             return None
         row = list(self._empty)
         for (place, kind, not_null, words), value in zip(self._plan, record, strict=False):
@@ -70,7 +74,7 @@ class Table:
 
 
 _TYPES: Mapping[str, type] = {"INTEGER": int, "REAL": float, "TEXT": str, "BLOB": bytes}
-_ADDED = 4  # most columns that versions added to one table
+_ADD = re.compile(r"^alter table (\w+) add column", re.MULTILINE)
 _CHECK = re.compile(r"check\s*\(\s*(\w+)\s+in\s*\(([^)]*)\)\s*\)", re.IGNORECASE)
 _DOCUMENT = re.compile(r"^\s*(\w+) [^\n]*-- JSON", re.MULTILINE)
 
@@ -78,6 +82,7 @@ _DOCUMENT = re.compile(r"^\s*(\w+) [^\n]*-- JSON", re.MULTILINE)
 def of(conn: sqlite3.Connection) -> dict[str, Table]:
     """The tables of an open, sound database."""
     found: dict[str, Table] = {}
+    added = Counter(_ADD.findall("\n".join(schema.script(file) for file in schema.STEPS.values())))
     for name, without_rowid, sql in conn.execute(
         "select l.name, l.wr, s.sql from pragma_table_list l join sqlite_schema s on s.name = l.name and s.type = 'table'"
         " where l.schema = 'main' and l.type = 'table' and l.name not like 'sqlite_%'"
@@ -93,5 +98,5 @@ def of(conn: sqlite3.Connection) -> dict[str, Table]:
         places = {c[0]: i for i, c in enumerate(columns)}
         words = {places[c]: frozenset(re.findall(r"'([^']*)'", list_)) for c, list_ in _CHECK.findall(sql)}
         documents = frozenset(places[c] for c in _DOCUMENT.findall(sql))
-        found[name] = Table(name, columns, stored, rowid, bool(without_rowid), key, words, documents)
+        found[name] = Table(name, columns, stored, rowid, bool(without_rowid), key, words, documents, added[name])
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,17 +18,17 @@ from edged.storage import alarms, candidates, cycles, deliveries, gaps, labels, 
 from edged.storage import cameras as camera_rows
 from edged.storage.store import Store
 
-STAGES = ("snapshot", "train", "compress", "retest", "gate", "release")  # the ladder, as improve climbs it
+STAGES = ("snapshot", "reuse", "train", "compress", "retest", "gate", "release")  # the ladder, as improve climbs it
 RECENT_S = 600.0  # "lately": withheld frames
 RECENT_LABELS = 40  # samples that say how well the cameras see now
 BEFORE_LABELS = 160  # those before them, which say how well they saw
 SERIES_LABELS = 20_000
 SERIES_STEPS = (5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 2 * 3600, 6 * 3600, 12 * 3600, 86400, 7 * 86400)
 SERIES_POINTS = 24
-SHOWN_RELEASES = 5
 SHOWN_CYCLES = 5
 SHOWN_MODELS = 12
 MOST_WAITING = 1000  # nobody reads on
+NEWEST_WAITING = 20_000  # what is older is asked about too, but not counted: that took 0.1 s at 100,000
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class CameraView:
     picture: Picture | None
     withheld: int  # in the last RECENT_S
     missing: gaps.Missing | None  # frames that never came
+    start_s: float = 0.0  # to the first look at a picture, 0 = it did not say
+    rss_bytes: int = 0  # resident with the model loaded
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ class ModelView:
     passed: bool | None
     reasons: tuple[str, ...]
     release: int | None
+    untested: str = ""  # a sentence: a person released it although nothing here could judge it
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,7 @@ class Now:
     """Everything the verdict sentence is made of."""
 
     at: float
-    cameras: int
+    cameras: int  # those that spoke and those that are `silent`
     online: int
     offline: tuple[tuple[str, float], ...]  # camera, last heard of
     samples: int  # regions received so far
@@ -203,11 +207,18 @@ class Now:
     withheld: int  # frames of the last RECENT_S that privacy could not vouch for
     withheld_why: str  # the most frequent reason
     alarms: tuple[alarms.Alarm, ...] = ()  # that stand, the oldest first
+    silent: tuple[str, ...] = ()  # configured, and never spoke
 
 
-def now(store: Store, at: float) -> Now:
-    """The facts of this moment."""
+def silent(known: Collection[str], configured: Collection[str]) -> tuple[str, ...]:
+    """Of the cameras that the configuration names those that never spoke, by id; they have no rows."""
+    return tuple(sorted(set(configured) - set(known)))
+
+
+def now(store: Store, at: float, configured: Collection[str] = ()) -> Now:
+    """The facts of this moment. `configured`: ids of the cameras that the configuration names."""
     known = camera_rows.all(store)
+    awaited = silent([c.id for c in known], configured)
     newest = releases.latest(store)
     scores = _scores(store, newest.sha256 if newest else "", RECENT_LABELS + BEFORE_LABELS)
     recent, before = scores[:RECENT_LABELS], scores[RECENT_LABELS:]
@@ -219,7 +230,7 @@ def now(store: Store, at: float) -> Now:
     last = cycles.running(store) or cycles.latest(store)
     return Now(
         at=at,
-        cameras=len(known),
+        cameras=len(known) + len(awaited),
         online=sum(c.online for c in known),
         offline=tuple((c.id, c.last_seen) for c in known if not c.online),
         samples=int(store.value("select coalesce(max(rowid), 0) from sample")),  # rows are never deleted
@@ -227,12 +238,13 @@ def now(store: Store, at: float) -> Now:
         cycle=_cycle(store, last) if last else None,
         asked=bool(store.value("select 1 from request where verb = 'cycle' and done is null limit 1")),
         release=_release(store, newest) if newest else None,
-        running=sum(newest is not None and _model(c) == newest.sha256 for c in known),
+        running=sum(newest is not None and c.model == newest.sha256 for c in known),
         recent=Score(sum(recent), len(recent)),
         before=Score(sum(before), len(before)),
         withheld=sum(r["n"] for r in withheld),
         withheld_why=withheld[0]["detail"] if withheld else "",
         alarms=tuple(alarms.standing(store)),
+        silent=awaited,
     )
 
 
@@ -252,8 +264,9 @@ def cameras(store: Store, at: float) -> list[CameraView]:
             id=c.id, online=c.online, last_seen=c.last_seen, last_frame=c.last_frame,
             fps=c.stats.fps if c.stats else None, infer_ms=c.stats.infer_ms if c.stats else None,
             temp_c=c.stats.temp_c if c.stats else None, waiting=c.stats.spool_frames if c.stats else 0,
-            model=_model(c), release=numbers.get(_model(c)), picture=picture(store, c.id),
+            model=c.model, release=numbers.get(c.model), picture=picture(store, c.id),
             withheld=withheld.get(c.id, 0), missing=missing.get(c.id),
+            start_s=c.info.start_s if c.info else 0.0, rss_bytes=c.info.rss_bytes if c.info else 0,
         )
         for c in camera_rows.all(store)
     ]  # fmt: skip
@@ -296,11 +309,6 @@ def models(store: Store) -> list[ModelView]:
     return [_model_view(store, c, numbers.get(c.id)) for c in candidates.all(store)[-SHOWN_MODELS:][::-1]]
 
 
-def fleet(store: Store) -> list[ReleaseView]:
-    """The last releases, newest first, each with what every camera did with it."""
-    return [_release(store, r) for r in releases.all(store)[-SHOWN_RELEASES:][::-1]]
-
-
 def accuracy_series(store: Store, at: float) -> Series:
     """The cameras' answers against human labels by the time the box received them; at most the newest 20,000 labels."""
     found = store.rows(
@@ -338,12 +346,14 @@ def step_for(span: float) -> float:
 
 
 def progress(store: Store) -> tuple[int, int]:
-    """(human labels so far, samples with a picture that wait for one: counted up to MOST_WAITING)."""
+    """(human labels so far, samples with a picture that wait for one: of the newest NEWEST_WAITING, counted up to
+    MOST_WAITING).
+    """
     waiting = store.value(
-        "select count(*) from (select 1 from sample s where s.object is not null and not exists"
-        " (select 1 from label l where l.sample = s.id and l.source = 'human' and l.undone is null)"
-        " order by s.received desc limit ?)",
-        (MOST_WAITING,),
+        "select count(*) from (select 1 from (select id, object from sample order by received desc limit ?) s"
+        " where s.object is not null and not exists"
+        " (select 1 from label l where l.sample = s.id and l.source = 'human' and l.undone is null) limit ?)",
+        (NEWEST_WAITING, MOST_WAITING),
     )
     return labels.count(store), int(waiting)
 
@@ -362,19 +372,14 @@ def _scores(store: Store, model: str, limit: int) -> list[int]:
     return [int(r[0]) for r in found]
 
 
-def _model(c: camera_rows.Camera) -> str:
-    """The sha256 of what a camera runs, by the newest of its words."""
-    if c.reported is not None and c.reported.sha256:
-        return c.reported.sha256
-    return c.info.model if c.info else ""
-
-
 def _cycle(store: Store, found: cycles.Cycle) -> CycleView:
     begun = {s.name: s for s in cycles.stages(store, found.id)}
     rungs = []
     for name in STAGES:
         s = begun.get(name)
         if s is None:
+            if begun.keys() & set(STAGES[STAGES.index(name) + 1 :]):
+                continue  # a cycle of before that stage
             rungs.append(Rung(name, "waiting", None, None, 0.0, None, ""))
             continue
         state = "done" if s.ended is not None else "running" if found.ended is None else "failed"
@@ -398,9 +403,10 @@ def _model_view(store: Store, c: candidates.Candidate, release: int | None) -> M
     return ModelView(
         id=c.id, cycle=c.cycle, name=c.name, sha256=c.sha256, size=c.size, created=c.created,
         device=found[0].device if found else "", n=int(share.get("n", 0)),
-        accuracy=share.get("accuracy"), lower=share.get("lower"), upper=share.get("upper"),
+        **{key: share.get(key) if share.get("n") else None for key in ("accuracy", "lower", "upper")},
         before=pair["baseline_right"] / pair["n"] if pair.get("n") else None,
         fps=fps.get("value"), fps_how=fps.get("how", ""), memory=memory.get("value"),
         float_accuracy=(c.recipe.get("facts") or {}).get("accuracy_before"),
         passed=verdict.passed if verdict else None, reasons=verdict.reasons if verdict else (), release=release,
+        untested=str(c.recipe.get("untested", "")),
     )  # fmt: skip
