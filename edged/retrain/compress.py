@@ -1,32 +1,30 @@
-"""Stage `compress`: a smaller, faster file that answers almost the same.
+"""Stage `compress`: a smaller, faster file that answers almost the same, by a chain of steps (chain.py, methods/).
 
-`int8` = static quantization in ONNX's QDQ form by onnxruntime's quantizer: weights per channel and symmetric,
-activations per tensor, scales from crops of the train split. Both runtimes of the engine execute it. Weights use 7 of
-8 bits: without VNNI (an Atom) the products of 8-bit weights are summed in pairs in 16 bits and saturate, so that
-answers would depend on the processor (measured: 1.3 % of them under OpenVINO); with 7 they do not.
+    weights -> network -> steps on the network, each retrained -> ONNX -> steps on the file -> the preparation
+    of pictures inside (intake.py) -> the delivered bytes
 
-Guarantees: what is measured before and after is the delivered bytes under the engine, on the tune split; the hold-out
-is not read. Does not guarantee that the loss is small (the gate decides) or that it is faster on every runtime (it is
-on OpenVINO; onnxruntime's int8 is slower than its float on MobileNets: docs/decisions).
+Guarantees: what is measured before and after is the delivered bytes under the engine, on the tune split; the hold-out is
+not read. Does not guarantee that the loss is small (the gate decides) or that the file is faster on every runtime.
 """
 
 from __future__ import annotations
 
-import logging
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import dataclasses
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+import msgspec
 from msgspec import Struct
-from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import nn
 
-from edged.errors import Refused
-from edged.retrain import measure, pictures, source
+from edged import chain
+from edged.clock import Clock
+from edged.errors import Corrupt, Refused
+from edged.retrain import export, folder, intake, measure, methods, pictures, source, train, zoo
 from edged.retrain.jobs import CompressJob, Progress
-from edged.retrain.pictures import Pictures
 
 
 class Compressed(Struct, frozen=True):
@@ -38,87 +36,98 @@ class Compressed(Struct, frozen=True):
     accuracy_before: float
     accuracy_after: float
     samples: int
-    method: str
+    method: str  # the chain
+    facts: tuple[methods.Facts, ...] = ()
+    previous: str = ""  # sha256 of the version before that it stays near
+    note: str = ""  # why nothing could be kept of the version before
 
 
-def run(job: CompressJob, job_dir: Path, *, progress: Callable[[Progress], None]) -> Compressed:
-    """The whole stage. Raises Refused: no such model, no crops to calibrate on."""
+def run(job: CompressJob, job_dir: Path, *, clock: Clock, progress: Callable[[Progress], None]) -> Compressed:
+    """The whole stage. Raises Refused: no such model, an unknown chain, no crops to calibrate on."""
+    steps = chain.parse(job.method)
     progress(Progress(text="reading the crops"))
     with source.open_source(job) as store:
         original = store.model(job.sha256)
         px = measure.input_px(original)
-        train = pictures.load(store.crops("train"), job.classes, px)
-        tune = pictures.load(store.crops("tune"), job.classes, px)
-        progress(Progress(0.3, text=f"{job.method}: measuring what each layer sees"))
-        delivered = int8(original, some(train, job.calibration, job.seed))
-        judged = tune if len(tune) else train
-        progress(Progress(0.8, text="measuring accuracy before and after"))
+        previous, note = _previous(job, store)
+        lesson = methods.Lesson(
+            pictures.load(store.crops("train"), job.classes, px), pictures.load(store.crops("tune"), job.classes, px),
+            clock, seed=job.seed, threads=job.threads, calibration=job.calibration, max_loss=job.max_loss,
+            until=clock.monotonic() + job.max_minutes * 60, device=job.device, folder=str(job_dir),
+            previous=previous,
+        )  # fmt: skip
+        weights = store.weights(job.sha256) if chain.trains(steps) else b""
+        data, facts = walk(original, weights, steps, lesson, progress)
+        progress(Progress(0.9, text="measuring accuracy before and after"))
         return Compressed(
-            sha256=store.put(delivered),
-            size=len(delivered),
+            sha256=store.put(data),
+            size=len(data),
             size_before=len(original),
-            accuracy_before=measure.accuracy(original, judged, threads=job.threads),
-            accuracy_after=measure.accuracy(delivered, judged, threads=job.threads),
-            samples=len(judged),
-            method=job.method,
+            accuracy_before=measure.accuracy(original, lesson.judged, threads=job.threads),
+            accuracy_after=measure.accuracy(data, lesson.judged, threads=job.threads),
+            samples=len(lesson.judged),
+            method=chain.text(steps),
+            facts=facts,
+            previous=job.previous if any(fact.near for fact in facts) else "",
+            note=note,
         )
 
 
-def some(train: Pictures, n: int, seed: int) -> Pictures:
-    """At most `n` of them, drawn evenly; Refused when there are none."""
-    if len(train) == 0:
-        raise Refused("no crops to calibrate on", code="too_few")
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[:n])
-    return Pictures(train.pixels[chosen], train.labels[chosen], tuple(train.cameras[i] for i in chosen))
-
-
-def int8(model: bytes, calibration: Pictures) -> bytes:
-    """ONNX bytes -> quantized ONNX bytes with the same input, output and metadata. Raises Refused for what is no
-    ONNX.
-    """
-    import onnx
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    parsed = source.parse(model)
-    with _quiet(), tempfile.TemporaryDirectory(prefix="edged-int8-") as folder:
-        prepared, made = Path(folder, "prepared.onnx"), Path(folder, "int8.onnx")
-        quant_pre_process(parsed, prepared, skip_symbolic_shape=True)
-        quantize_static(
-            prepared,
-            made,
-            _Reader(calibration, parsed.graph.input[0].name),
-            quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            reduce_range=True,
-            calibrate_method=CalibrationMethod.MinMax,
-        )
-        data = made.read_bytes()
-    onnx.checker.check_model(source.parse(data), full_check=True)
-    return source.with_metadata(data, source.metadata(model) | {"edged.method": "int8"})
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """onnxruntime advises on its own defaults at each call, through the root logger."""
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.ERROR)
+def _previous(job: CompressJob, store: source.Source | folder.Folder) -> tuple[bytes, str]:
+    """The version before, b"" where there is none; and why none can be read. It only saves bytes: without it all goes on."""
+    if not job.previous:
+        return b"", ""
     try:
-        yield
-    finally:
-        root.setLevel(before)
+        return store.model(job.previous), ""
+    except (Refused, Corrupt) as e:
+        return b"", f"nothing is kept of the version before: {e}"
 
 
-class _Reader:
-    """onnxruntime's CalibrationDataReader by shape: one batch at a time, then None."""
+def walk(
+    original: bytes,
+    weights: bytes,
+    steps: chain.Chain,
+    lesson: methods.Lesson,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> tuple[bytes, tuple[methods.Facts, ...]]:
+    """The chain from an ONNX file, and the weights it was made of (b"" where no step needs them), to the delivered bytes."""
+    named = source.metadata(original)
+    classes = tuple(json.loads(named.get(source.CLASSES, "[]")))
+    model = methods.Model(measure.input_px(original), classes, onnx=original)
+    if weights:
+        model = methods.Model(model.px, classes, network(weights)[0])
+    facts = []
+    for i, step in enumerate(steps):
+        low, share = 0.1 + 0.8 * i / len(steps), 0.8 / len(steps)
 
-    def __init__(self, pics: Pictures, name: str) -> None:
-        self._name = name
-        self._batches: Iterator[NDArray[np.float32]] = iter(pics.batches(16))
+        def tell(now: Progress, low: float = low, share: float = share, step: chain.Step = step) -> None:
+            progress(msgspec.structs.replace(now, fraction=low + share * now.fraction, text=f"{step}: {now.text}"))
 
-    def get_next(self) -> dict[str, Any] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {self._name: batch}
+        tell(Progress(text="begins"))
+        if model.net is not None and step.name in chain.OF_FILES:
+            model = delivered(model)
+        now = lesson.clock.monotonic()  # what time is left is for this step and those after it alike
+        until = now + (lesson.until - now) / (len(steps) - i)
+        model, fact = methods.apply(model, step, dataclasses.replace(lesson, progress=tell, until=until))
+        facts.append(fact)
+    data = intake.inside(delivered(model).onnx)
+    return source.with_metadata(data, named | {"edged.method": chain.text(steps)}), tuple(facts)
+
+
+def network(weights: bytes) -> tuple[nn.Module, str]:
+    """The network that a weights file was made of, ready to be trained, and its name. Raises Corrupt."""
+    try:
+        tensors = load_tensors(weights)
+        name, px, classes = json.loads(train._header(weights)["edged"])
+        net = zoo.build(name, len(classes), px)
+        net.load_state_dict(tensors)
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as e:
+        raise Corrupt(f"the weights do not read back: {e}", code="bad_weights") from e
+    return net, name
+
+
+def delivered(model: methods.Model) -> methods.Model:
+    """The same model as a file; as it is when it is one."""
+    if model.net is None:
+        return model
+    return methods.Model(model.px, model.classes, onnx=export.to_onnx(model.net, model.px))

@@ -12,12 +12,12 @@ switch.
 from __future__ import annotations
 
 import os
-import resource
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from edged.errors import Refused
+from edged.errors import EXIT_NOT_FOUND, Misconfigured, Refused
+from edged.retrain import quota
 
 SSE42 = {
     "ONEDNN_MAX_CPU_ISA": "SSE41",
@@ -27,7 +27,10 @@ SSE42 = {
     "MKL_CBWR": "COMPATIBLE",
     "ATEN_CPU_CAPABILITY": "default",
 }
+ONE_CORE = "one core (affinity)"
 CAPS = frozenset(SSE42)  # never inherited by a child from whoever started us
+Numbers = Literal["float32", "float16", "int8"]
+File = Literal["onnx", "openvino-fp16", "int8-shift", "coreml"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Profile:
     memory_bytes: int
     isa: str
     power_w: float  # thermal design power; 0 = unknown
-    factor: float | None = None  # None = this machine: what is measured is what it does
+    factor: float | None = None  # None = this machine: what is measured is what it does; 0 = not known
     doubt: float = 0.0  # share by which the estimate may be off either way
     basis: str = ""
     processor: str = ""  # what /proc/cpuinfo calls it, to know when we run on the device itself
@@ -49,17 +52,26 @@ class Profile:
     caps: tuple[tuple[str, str], ...] = ()
     covered: tuple[str, ...] = ()
     not_covered: tuple[str, ...] = field(default=())
+    numbers: Numbers = "float32"  # what the device computes in, and the trial with it (formats.py)
+    file: File = "onnx"  # what is delivered to it (deliver.py)
+    runtime: str = "edged-agent: onnxruntime or OpenVINO"  # what runs that file there
+    family: str = ""  # the only architecture that it takes; "" = any
+    emulator: str = ""  # qemu-user's name of its processor, "" = none; "cortex-...": its 64-bit ARM (verified.py)
+    sources: tuple[str, ...] = ()  # where its figures come from
 
     def environment(self) -> dict[str, str]:
         """What to set before the child starts (libraries read it when they load)."""
         return dict(self.caps)
 
-    def enforce(self) -> None:
-        """Called in the child: one core, and the device's memory as address space."""
+    def enforce(self, share: float = 0) -> tuple[str, ...]:
+        """Called in the child: one core, the device's memory, and `share` of that core (0 = all of it). Returns what was
+        imposed, in words.
+        """
+        quota.tidy()
         core = max(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {core})
-        if self.memory_bytes:
-            resource.setrlimit(resource.RLIMIT_AS, (self.memory_bytes, self.memory_bytes))
+        limits = (quota.memory(self.memory_bytes), share and quota.processor(share))
+        return (ONE_CORE, *(told for told in limits if told))
 
     def estimate(self, here: float, runtime: str) -> Estimate:
         """Frames/s on the device from frames/s measured here on one core, under `caps`, with `runtime`."""
@@ -69,6 +81,8 @@ class Profile:
         if self.processor and self.processor in this:
             basis = f"measured on the device's own processor ({this}), one of its {self.cores} cores"
             return Estimate(here, here, here * self.cores, "measured", basis)
+        if not self.factor:
+            return Estimate(0, 0, 0, "unknown", self.basis)
         likely, doubt, basis = here * self.factor, self.doubt, self.basis
         if self.calibrated_on not in this:
             doubt, basis = max(doubt, 0.5), f"{basis}; found on {self.calibrated_on}, not on {this or 'this processor'}"
@@ -80,72 +94,43 @@ class Profile:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Frames/s: the likely value and the ends of what it may really be."""
+    """Frames/s: the likely value and the ends of what it may really be. "unknown": all three are 0, and mean nothing."""
 
     likely: float
     lower: float
     upper: float
-    how: Literal["measured", "estimated"]
+    how: Literal["measured", "estimated", "unknown"]
     basis: str
-
-
-_COVERED_HERE = (
-    "the delivered file, run by the camera's own engine and preprocessing",
-    "one core (affinity), one inference thread",
-)
-PROFILES = (
-    Profile(
-        id="atom-x5-e3940",
-        name="Intel Atom x5-E3940 (Apollo Lake, Goldmont)",
-        cores=4,
-        ghz=1.6,
-        memory_bytes=4 << 30,
-        isa="SSE4.2",
-        power_w=9.5,
-        factor=0.71,
-        doubt=0.2,
-        basis=(
-            "four E3940 cores do 0.71 (fp32) to 0.73 (int8) of one such core limited to SSE4, within 20 %; anchored on "
-            "Intel's OpenVINO 2022.3 figures for this chip (mobilenet-v2 45.0 / 81.6, resnet-50 4.5 / 11.1 frames/s)"
-        ),
-        processor="E3940",
-        calibrated_on="AMD EPYC",
-        caps=tuple(SSE42.items()),
-        covered=(
-            *_COVERED_HERE,
-            "oneDNN kernels limited to SSE4.1 (ONEDNN_MAX_CPU_ISA); numpy, OpenBLAS and OpenCV without AVX",
-            "address space limited to the device's 4 GiB (RLIMIT_AS)",
-        ),
-        not_covered=(
-            "clock, caches and memory speed: speed is estimated from a factor",
-            "OpenVINO's own (not oneDNN) nodes may still use AVX; onnxruntime has no such switch at all",
-            "four cores at once: the factor holds them",
-            "power: the chip's thermal design power stands in for it",
-        ),
-    ),
-    Profile(
-        id="this-machine",
-        name="this machine, one core",
-        cores=1,
-        ghz=0,
-        memory_bytes=0,
-        isa="all it has",
-        power_w=0,
-        basis="measured on this machine",
-        covered=_COVERED_HERE,
-        not_covered=("any other device", "memory: not limited", "power: not known"),
-    ),
-)
 
 
 def find(device: str) -> Profile:
     """A profile by id. Raises Refused with the known ones."""
+    from edged.retrain.profiles import PROFILES
+
     for profile in PROFILES:
         if profile.id == device:
             return profile
+    known = ", ".join(p.id for p in PROFILES)
     raise Refused(
-        f"no device is called {device[:40]!r}; known: {', '.join(p.id for p in PROFILES)}", code="unknown_device"
+        f"no device is called {device[:40]!r}; known: {known}", code="unknown_device", exit_code=EXIT_NOT_FOUND
     )
+
+
+def configured(device: str) -> str:
+    """The id of a profile that stands in the configuration. Raises Misconfigured with the known ones."""
+    try:
+        return find(device).id
+    except Refused as e:
+        raise Misconfigured(f"retest.device.id: {e}", hint="see docs/devices.md") from e
+
+
+def __getattr__(name: str) -> Any:
+    """PROFILES, read when it is asked for: the table is made of this module's Profile."""
+    if name == "PROFILES":
+        from edged.retrain.profiles import PROFILES
+
+        return PROFILES
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def processor() -> str:

@@ -7,9 +7,9 @@ released file, also from its int8 descendant; weights name their network, size a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,14 +31,31 @@ class Source:
 
     def __init__(self, store: Store, snapshot: str) -> None:
         self.store = store
-        self.body = snapshots.get(store, snapshot)
+        self._snapshot = snapshot
+
+    @cached_property
+    def body(self) -> snapshots.Body:
+        """The job's snapshot. Raises Refused when it has none."""
+        return snapshots.get(self.store, self._snapshot)
 
     def crops(self, part: Part) -> list[Crop]:
         """The labelled crops of one part of the snapshot, in its order."""
+        return self.named([(sample, label) for sample, label in self.body[part]])
+
+    def named(self, pairs: Sequence[tuple[str, str]]) -> list[Crop]:
+        """Crops of (sample, class), whichever part they are of."""
         return [
             Crop(sample, sample.split(":", 1)[0], label, partial(samples.crop, self.store, sample))
-            for sample, label in self.body[part]
+            for sample, label in pairs
         ]
+
+    def ids(self, snapshot: str) -> frozenset[str]:
+        """Samples of the train and tune parts of another snapshot, less those that the job's own has under another class:
+        what was learned of them is wrong now.
+        """
+        body = snapshots.get(self.store, snapshot)
+        now = {s: c for part in snapshots.PARTS for s, c in self.body[part]}
+        return frozenset(s for s, c in (*body["train"], *body["tune"]) if now.get(s, c) == c)
 
     def model(self, sha256: str) -> bytes:
         """The verified bytes of an ONNX file; Refused if there is none, Corrupt if it was changed."""
@@ -69,7 +86,8 @@ class Source:
 def open_source(job: Job) -> Iterator[Source | Folder]:
     """The site's store, or a plain folder."""
     if job.folder:
-        yield Folder(Path(job.folder), Path(job.data_dir), getattr(job, "classes", ()))
+        test = getattr(job, "test", "")
+        yield Folder(Path(job.folder), Path(job.data_dir), getattr(job, "classes", ()), Path(test) if test else None)
         return
     key = seal.read_key(Path(job.key_file))
     with Store.open(Path(job.data_dir), clock=SystemClock(), site_key=key, readonly=True) as store:

@@ -1,24 +1,22 @@
-"""The networks, each after its paper, each with its normalisation inside. Names are parsed: `build("mobilenet-0.25",
+"""The networks of torch, made from the tables in `nets`, each with its normalisation inside: `build("mobilenet-0.25",
 2, 96)`.
 
 Guarantees: input `image` float32 RGB 0..255, NCHW, any batch; output logits float32 [n, classes]; the same seed of
-torch gives the same weights. Does not guarantee that an architecture suits a device: the gate says that.
-
-| name              | paper                                                            | input           |
-| ----------------- | ---------------------------------------------------------------- | --------------- |
-| lenet-300-100     | LeCun et al., Gradient-based learning, 1998, section III.C       | luma, 28 px     |
-| lenet-5           | the same, section II.B                                           | luma, 32 px     |
-| mobilenet-<width> | Howard et al., MobileNets, arXiv 1704.04861, table 1             | RGB, 32..224 px |
+torch gives the same weights; module i of the network is row i of its table (a `Fire` stands for the rows of its block),
+so names in weights files stay what they are. Does not guarantee that an architecture suits a device: the gate says that.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
+from functools import partial
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
-from edged.errors import Refused
+from edged.retrain import nets
+from edged.retrain.nets import Layer
 
 # Luma of BT.601, the one that JPEG uses.
 _LUMA = (0.299, 0.587, 0.114)
@@ -43,124 +41,97 @@ class Luma(nn.Module):
         return nn.functional.conv2d(image, self.weights) - 1.0
 
 
-def lenet_300_100(classes: int, px: int) -> nn.Module:
-    """LeNet-300-100: three fully connected layers on luma.
+class Fire(nn.Module):
+    """SqueezeNet's block: squeeze by 1x1, expand by 1x1 and 3x3 side by side."""
 
-        layer   in        out   parameters (28 px, 10 classes)
-        fc1     px * px   300   235,500
-        fc2     300       100    30,100
-        fc3     100       n       1,010
+    def __init__(self, inputs: int, squeeze: int, expand1: int, expand3: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(inputs, squeeze, 1)
+        self.expand1 = nn.Conv2d(squeeze, expand1, 1)
+        self.expand3 = nn.Conv2d(squeeze, expand3, 3, padding=1)
 
-    ReLU in place of the paper's tanh, as in Deep Compression (arXiv 1510.00149), whose figures are the usual yardstick.
-    """
-    return nn.Sequential(
-        Luma(),
-        nn.Flatten(),
-        nn.Linear(px * px, 300),
-        nn.ReLU(),
-        nn.Linear(300, 100),
-        nn.ReLU(),
-        nn.Linear(100, classes),
-    )
+    def forward(self, maps: Tensor) -> Tensor:
+        squeezed = nn.functional.relu(self.squeeze(maps), inplace=True)
+        return nn.functional.relu(torch.cat((self.expand1(squeezed), self.expand3(squeezed)), 1), inplace=True)
 
 
-def lenet_5(classes: int, px: int) -> nn.Module:
-    """LeNet-5 on luma, 32 px as in the paper.
-
-        layer  kernel         output at 32 px
-        C1     5x5            6 @ 28x28
-        S2     2x2 stride 2   6 @ 14x14
-        C3     5x5            16 @ 10x10
-        S4     2x2 stride 2   16 @ 5x5
-        C5     5x5            120 @ 1x1     (a full connection, written so for other sizes)
-        F6                    84
-        output                n
-
-    Departures, both usual since: ReLU and max pooling for tanh and trained averages, and C3 sees all six maps (the
-    paper's table I leaves some out to save work).
-    """
-    side = ((px - 4) // 2 - 4) // 2
-    return nn.Sequential(
-        Luma(),
-        nn.Conv2d(1, 6, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(16 * side * side, 120),
-        nn.ReLU(),
-        nn.Linear(120, 84),
-        nn.ReLU(),
-        nn.Linear(84, classes),
-    )
-
-
-def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1) -> list[nn.Module]:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-
-
-def mobilenet(classes: int, width: float) -> nn.Module:
-    """MobileNetV1 with width multiplier (the paper's alpha); channels are rounded to multiples of 8, at least 8.
-
-        type       stride  output channels at width 1
-        conv 3x3   2       32
-        dw + pw    1       64
-        dw + pw    2       128
-        dw + pw    1       128
-        dw + pw    2       256
-        dw + pw    1       256
-        dw + pw    2       512
-        dw + pw    1       512   (five times)
-        dw + pw    2       1024
-        dw + pw    1       1024
-        average, full connection to n
-
-    dw = depthwise 3x3, pw = pointwise 1x1, each followed by batch norm and ReLU.
-    """
-    plan = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
-
-    def scaled(channels: int) -> int:
-        return max(8, round(channels * width / 8) * 8)
-
-    layers: list[nn.Module] = [Normalise(), *_conv_bn(3, scaled(32), 3, 2)]
-    inputs = scaled(32)
-    for channels, stride in plan:
-        outputs = scaled(channels)
-        layers += _conv_bn(inputs, inputs, 3, stride, groups=inputs)
-        layers += _conv_bn(inputs, outputs, 1, 1)
-        inputs = outputs
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)]
-    net = nn.Sequential(*layers)
-    for module in net:
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return net
-
-
-KNOWN = ("lenet-300-100", "lenet-5", "mobilenet-<width 0.125 to 1>")
-
-
-def build(name: str, classes: int, input_px: int) -> nn.Module:
+def build(name: str, classes: int, input_px: int) -> nn.Sequential:
     """A fresh network by name. `input_px` is the side of the square input. Raises Refused: unknown name, size out of
     range.
     """
-    if not 2 <= classes <= 1000:
-        raise Refused(f"a classifier needs 2 to 1000 classes, not {classes}")
-    if name == "lenet-300-100":
-        return lenet_300_100(classes, _side(name, input_px, 16, 64))
-    if name == "lenet-5":
-        return lenet_5(classes, _side(name, input_px, 28, 64))
-    match = re.fullmatch(r"mobilenet-(\d(?:\.\d{1,3})?)", name)
-    if match and 0.125 <= float(match[1]) <= 1:
-        _side(name, input_px, 32, 224)
-        return mobilenet(classes, float(match[1]))
-    raise Refused(f"no network is called {name[:40]!r}; known: {', '.join(KNOWN)}", code="unknown_network")
+    rows = nets.layers(name, classes, input_px)
+    modules: list[nn.Module] = []
+    for block, of in groupby(rows, key=lambda row: row.block):
+        if block:
+            convs = {row.name.split("/")[1]: row for row in of if row.kind == "conv"}
+            widths = {part: row.outputs for part, row in convs.items()}
+            modules.append(Fire(convs["squeeze"].inputs, **widths))
+        else:
+            modules += [_module(row) for row in of]
+    net = nn.Sequential(*modules)
+    if name.startswith("mobilenet"):
+        for module in net:
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif not name.startswith("lenet"):
+        _start(net)
+    return net
 
 
-def _side(name: str, px: int, low: int, high: int) -> int:
-    if not low <= px <= high:
-        raise Refused(f"{name} takes pictures of {low} to {high} pixels a side, not {px}")
-    return px
+def _module(row: Layer) -> nn.Module:
+    if row.kind == "conv":
+        return nn.Conv2d(
+            row.inputs, row.outputs, row.kernel, row.stride, row.padding, groups=row.groups, bias=row.bias
+        )  # fmt: skip
+    if row.kind == "full":
+        return nn.Linear(row.inputs, row.outputs)
+    if row.kind == "norm":
+        return nn.BatchNorm2d(row.outputs)
+    if row.kind == "pool":
+        return nn.MaxPool2d(row.kernel, row.stride)
+    return _PLAIN[row.kind]()
+
+
+_PLAIN: dict[str, Callable[[], nn.Module]] = {
+    "scale": Normalise, "luma": Luma, "relu": partial(nn.ReLU, inplace=True), "flatten": nn.Flatten,
+    "average": partial(nn.AdaptiveAvgPool2d, 1), "dropout": nn.Dropout,
+}  # fmt: skip
+
+
+def _start(net: nn.Module) -> None:
+    """He's start values (arXiv 1502.01852) for the networks without batch norm, which do not start learning from the
+    papers' fixed deviation of 0.01; that one is kept for the classifier.
+    """
+    weighted = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    for module in weighted:
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    nn.init.normal_(weighted[-1].weight, std=0.01)
+
+
+def blocks(net: nn.Sequential) -> list[int]:
+    """Where a network may be cut: `net[:i]` is then the stem and `net[i:]` the tail, for each i, in rising order.
+
+    A cut lies behind each block's activation and pooling and before the dropout of the next; a depthwise and its
+    pointwise convolution are one block. The last cut leaves the classifier alone in the tail; there is none before the
+    first block.
+    """
+    layers = list(net)
+    weighted = [i for i, m in enumerate(layers) if _weighted(m) and not _pointwise_of(layers[:i])]
+    return [i - 1 if isinstance(layers[i - 1], nn.Dropout) else i for i in weighted[1:]]
+
+
+def head(net: nn.Sequential) -> int:
+    """The index of the classifier: the last layer with weights, a full connection or (SqueezeNet) a convolution."""
+    return max(i for i, m in enumerate(list(net)) if _weighted(m))
+
+
+def _weighted(module: nn.Module) -> bool:
+    return not isinstance(module, nn.BatchNorm2d) and next(module.parameters(), None) is not None
+
+
+def _pointwise_of(before: list[nn.Module]) -> bool:
+    """Whether the next layer only mixes the channels of a depthwise convolution."""
+    last = next((m for m in reversed(before) if _weighted(m)), None)
+    return isinstance(last, nn.Conv2d) and last.groups == last.in_channels > 1
