@@ -12,27 +12,32 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
-from edged import __version__, health
+from edged import __version__, health, homeassistant
 from edged.admit import Limits, Shares
 from edged.clock import Clock
 from edged.config import PLANTED
 from edged.errors import Corrupt, Refused, Unavailable
-from edged.publish import deliver, fleet, release, rollout, trust
+from edged.publish import deliver, fanout, fleet, rollout, trust
+from edged.publish.conduct import Conductor
+from edged.publish.freshness import Freshness
 from edged.pulse import BEAT, Pulse
-from edged.storage import alarms, cameras, counters, gauges, models
+from edged.storage import alarms, cameras, counters, drifts, gauges, models
 from edged.storage.store import Store
 from edged.wire import messages, topics
 from edged.wire.link import Link, Message
 from edged.wire.messages import Frame, FrameReceipt, Reported, Want
+from edged.wire.signature import Verifier
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5
 TURN_S = 5.0  # after which no more messages are taken in one step
+PROBES = Limits(frames_per_s=1 / 600, burst=2.0, bytes_per_s=1e4, others=1024)  # each costs a fit
 TALK = Limits(frames_per_s=20.0, burst=200.0, bytes_per_s=1e6, others=1024)  # of what is no frame, a camera
 
 
@@ -45,6 +50,10 @@ class BoxRules:
     rollout: rollout.Rules
     rate_bytes_per_s: int
     stats_interval_s: float
+    auto: bool = True  # releases start by themselves
+    reports_ca: bytes = b""  # PEM; reports on models count only if they are signed by a camera of it; b"" = all count
+    revoked: Path | None = None  # the list of revoked certificates of that CA, where it lies once there is one
+    home: homeassistant.Rules = field(default_factory=homeassistant.Rules)
 
 
 class Box:
@@ -57,9 +66,15 @@ class Box:
         self._link, self._store, self._repo, self._submit = link, store, repo, submit
         self._rules, self._clock = rules, clock
         self._own = rules.site, "server", rules.server_id
-        self._presence = fleet.Presence()
-        self._fanout = deliver.Fanout(deliver.Pacer(rules.rate_bytes_per_s, clock), clock, link.backlog)
-        self._talk = Shares(TALK)
+        self._home = homeassistant.Announcer(link, store, rules.site, rules.server_id, rules.home, clock)
+        self.conductor = Conductor(store, repo, rules.rollout, rules.auto)
+        self._verifier = Verifier(rules.reports_ca, rules.revoked) if rules.reports_ca else None
+        self._words: dict[tuple[str, str, str], tuple[Reported, float, bool | None]] = {}  # not yet written
+        self._doubted: dict[str, str] = {}  # cameras whose last report did not verify, and why
+        alarms.clear(store, alarms.UNSIGNED)  # retained ones come again, and raise it again
+        self._freshness = Freshness(store, repo, clock)
+        self._fanout = fanout.Fanout(deliver.Pacer(rules.rate_bytes_per_s, clock), clock, link.backlog)
+        self._talk, self._probes = Shares(TALK), Shares(PROBES)
         self._totals: Counter[str] = Counter()  # since the last write
         self._dropped: Counter[str] = Counter()
         self._counting = threading.Lock()
@@ -67,7 +82,9 @@ class Box:
         self._clock_watch = health.ClockWatch(clock.now(), clock.monotonic(), newest)
         self._clock_told = ("?", "")
         self._published: dict[str, bytes] = {}
+        self._desired: dict[str, bytes] | None = None  # by camera what it must be told; None = to be read
         self._connects = 0
+        self._drift = -1, frozenset[str]()  # the newest evaluation that was published, and who drifts
         self._next_tick = self._next_stats = 0.0
         self.failure: BaseException | None = None  # set by `alarm`; the loop ends with it
         self.pulse: Pulse | None = None  # whose messages to ourselves come by the same link
@@ -80,6 +97,7 @@ class Box:
             "stats": self._stats,
             "model/reported": self._reported,
             "model/want": self._want,
+            "probe": self._probe,
         }
         for leaf in self._handlers:  # one by one: of cam/+/# each receipt that we send would come back to us
             link.subscribe(topics.cam(rules.site, "+", leaf))
@@ -102,6 +120,8 @@ class Box:
         due = self._clock.monotonic() >= self._next_tick
         if due or quiet:  # not for each handful of a flood: the store may be held by a commit just now
             self._write_totals()
+            with suppress(Unavailable):
+                self._write_words()
         if due:
             self._next_tick = self._clock.monotonic() + TICK_S
             self._tick()
@@ -110,8 +130,9 @@ class Box:
 
     def answer(self, camera: str, receipt: FrameReceipt) -> None:
         """Send a receipt; called from the ingest threads. One that is lost is asked for again by the resend."""
+        timed = msgspec.structs.replace(receipt, ts=self._clock.now())
         with suppress(Unavailable):
-            self._link.publish(topics.cam(self._rules.site, camera, "receipt"), messages.encode(receipt))
+            self._link.publish(topics.cam(self._rules.site, camera, "receipt"), messages.encode(timed))
 
     def alarm(self, e: BaseException) -> None:
         """A worker met something that is neither the camera's nor the world's fault."""
@@ -177,14 +198,58 @@ class Box:
         cameras.set_stats(self._store, camera, messages.decode(message.payload, messages.CameraStats))
 
     def _reported(self, camera: str, leaf: str, message: Message) -> None:
+        now, signed = self._clock.now(), None
+        if self._verifier is not None:
+            try:
+                self._verifier.check(camera, message.topic, message.payload, message.properties, now)
+            except Refused as e:
+                self._doubt(camera, str(e))
+                raise Refused(str(e), code=f"report_{e.code}") from e
+            self._doubt(camera, "")
+            signed = True
         reported = messages.decode(message.payload, Reported)
-        cameras.set_reported(self._store, camera, reported)
-        if ignored := fleet.record(self._store, camera, reported, self._clock.now()):
-            log.debug("%s: %s", camera, ignored)
+        key = camera, reported.job, reported.status
+        self._words.pop(key, None)
+        self._words[key] = reported, now, signed
+
+    def _write_words(self) -> None:
+        """What cameras said of their models since the last time, with one flush: a thousand say each second how far they
+        are. Of a camera's words on one job the last of each status counts. What a kill loses here stands at the broker.
+        """
+        if not self._words:
+            return
+        with self._store.transaction():
+            for (camera, _, _), (reported, now, signed) in self._words.items():
+                cameras.set_reported(self._store, camera, reported)
+                if ignored := fleet.record(self._store, camera, reported, now, self._rules.rollout, signed=signed):
+                    log.debug("%s: %s", camera, ignored)
+        self._words.clear()
+
+    def _doubt(self, camera: str, why: str) -> None:
+        """An alarm stands for as long as some camera's last report did not verify."""
+        if self._doubted.get(camera, "") == why:
+            return
+        self._doubted[camera] = why
+        doubted = [text for _, text in sorted(self._doubted.items()) if text]
+        if doubted:
+            more = f"; and {len(doubted) - 1} other cameras" if len(doubted) > 1 else ""
+            alarms.sound(self._store, alarms.UNSIGNED, f"{doubted[0]}{more}: it counts for no rollout")
+        else:
+            alarms.clear(self._store, alarms.UNSIGNED)
 
     def _want(self, camera: str, leaf: str, message: Message) -> None:
         want = messages.decode(message.payload, Want)
-        self._fanout.ask(camera, want, models.model_path(self._store, want.sha256))
+        self._fanout.ask(camera, want, models.sent_path(self._store, want.sha256))
+
+    def _probe(self, camera: str, leaf: str, message: Message) -> None:
+        from edged.retrain import calibrated
+
+        if self._probes.take(self._probes.of(camera), len(message.payload), self._clock.monotonic()):
+            raise Refused(f"{camera} sends its probe too often", code="too_often")
+        known = cameras.get(self._store, camera)
+        hardware = known.info.hw if known is not None and known.info is not None else ""
+        kept = calibrated.receive(self._store, camera, message.payload, hardware)
+        log.info("%s: calibration %d of %s (%s)", camera, kept.id, kept.device, kept.processor)
 
     # what happens by itself
 
@@ -212,6 +277,7 @@ class Box:
         connected = self._link.connected()
         if connected and self._link.connects() != self._connects:
             self._connects = self._link.connects()
+            self._drift = -1, self._drift[1]
             self._published.clear()  # a new broker may have forgotten what it retained, and our will may have been sent
         now = self._clock.now()
         with suppress(Unavailable):
@@ -220,8 +286,10 @@ class Box:
             with suppress(Unavailable):
                 self._publish_state()
                 self._publish_health()
+                self._publish_drift()
                 self._publish_metadata()
                 self._roll_out(now)
+                self._home.step()
                 if now >= self._next_stats:
                     self._next_stats = now + self._rules.stats_interval_s
                     self._retain("stats", msgspec.json.encode(counters.all(self._store)), retain=False)
@@ -248,13 +316,30 @@ class Box:
             self._retain("health", payload)
             self._published["health"] = payload
 
+    def _publish_drift(self) -> None:
+        """Each camera's `drift`, retained, when it was looked at again; an event when one begins or ends."""
+        newest = drifts.newest(self._store)
+        if newest == self._drift[0]:
+            return
+        standing = {s.camera: s for s in drifts.standing(self._store)}
+        said = drifts.scores(self._store)
+        for camera, (score, p) in said.items():
+            since = standing[camera].since if camera in standing else None
+            payload = messages.encode(messages.DriftState(round(score, 3), p, since))
+            self._link.publish(topics.cam(self._rules.site, camera, "drift"), payload, retain=True)
+        for camera in sorted(self._drift[1] ^ standing.keys()):
+            text = standing[camera].sentence if camera in standing else f"{camera}: the drift is over"
+            event = {"type": "drift", "id": camera, "ts": self._clock.now(), "on": camera in standing, "text": text}
+            self._retain("event", msgspec.json.encode(event), retain=False)
+        self._drift = newest, frozenset(standing)
+
     def _retain(self, leaf: str, payload: bytes, retain: bool = True) -> None:
         topic = topics.server(self._rules.site, self._rules.server_id, leaf)
         self._link.publish(topic, payload, retain=retain)
 
     def _publish_metadata(self) -> None:
         """Retain the signed metadata that is current, take back what no longer is."""
-        self._repo.refresh_timestamp()
+        self._freshness.step()
         files = self._repo.files()
         for name in [n for n in self._published if n.endswith(".json") and n not in files]:
             self._link.publish(topics.model(self._rules.site, f"meta/{name}"), b"", retain=True)
@@ -267,13 +352,23 @@ class Box:
 
     def _roll_out(self, now: float) -> None:
         """Take the steps that are due; then every camera's retained `model/desired` says what the rows say."""
-        said = fleet.advance(self._store, self._presence, self._rules.rollout, now)
-        for sentence in said:
+        turn = self.conductor.turn(now)
+        for sentence in turn.said:
             log.info("%s", sentence)
-        if said:
-            release.withdraw(self._store, self._repo)
-        for camera, desired in fleet.standing(self._store).items():
-            payload = messages.encode(desired) if desired is not None else b""
+        for number, why in turn.halted:
+            event = {
+                "type": "rollout_failed",
+                "id": rollout.job_of(number),
+                "ts": now,
+                "text": f"release {number}: {why}",
+            }
+            self._retain("event", msgspec.json.encode(event), retain=False)
+        if turn.looked:
+            self._desired = None
+        if self._desired is None:
+            standing = fleet.standing(self._store).items()
+            self._desired = {c: messages.encode(desired) if desired is not None else b"" for c, desired in standing}
+        for camera, payload in self._desired.items():
             key = f"desired {camera}"
             if self._published.get(key) != payload:
                 self._link.publish(topics.cam(self._rules.site, camera, "model/desired"), payload, retain=True)

@@ -60,6 +60,11 @@ def cpu_seconds() -> float:
     return time.process_time()
 
 
+def cpu_seconds_of(pid: int) -> float:
+    """The same of another process, by its CPU clock (clock_getcpuclockid(3)). Raises OSError when it is gone."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
 def iso(ts: float) -> str:
     """Seconds since 1970 as ISO 8601 in UTC with milliseconds: 2026-11-21T10:23:00.000Z."""
     return datetime.fromtimestamp(ts, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from edged.errors import Misconfigured
+from edged import chain
+from edged.errors import Misconfigured, Refused
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$(?!\n)")]  # `$` alone lets a line feed pass
 Ratio = Annotated[float, Meta(ge=0, le=1)]
@@ -51,6 +52,15 @@ class Mqtt(Section, frozen=True):
     bind: str = ""  # where the embedded broker listens; default: host. "0.0.0.0" = every address of this box
     stats_interval_s: Positive = 60
     tls: MqttTls = MqttTls()
+
+
+class Homeassistant(Section, frozen=True):
+    """Whether the site shows itself in Home Assistant (docs/home-assistant.md)."""
+
+    discovery: bool = False
+    discovery_prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,63}(/[A-Za-z0-9_-]{1,63}){0,4}$(?!\n)")] = (
+        "homeassistant"
+    )
 
 
 class Web(Section, frozen=True):
@@ -165,12 +175,44 @@ class Task(Section, frozen=True):
     block_s: Positive = 900  # frames within one block of camera time never part over train and hold-out
 
 
+class Teacher(Section, frozen=True):
+    """A bigger model that labels what it is sure of; `edged model import FILE --teacher` brings it."""
+
+    model: str = ""  # its name or the beginning of its SHA-256; "" = the newest that was brought, if any
+    accept_above: Ratio = 0  # its labels count from this score on; 0 = as measured on audit labels
+
+
 class Label(Section, frozen=True):
     queue_size: Annotated[int, Meta(ge=1, le=10_000)] = 200
+    random_audit: Annotated[float, Meta(ge=0.02, le=0.5)] = 0.1  # share of questions that are drawn blindly
+    human_min_agreement: Annotated[float, Meta(ge=0.5, lt=1)] = 0.9  # of a teacher's labels with people's
+    teacher: Teacher = Teacher()
+
+
+class Drift(Section, frozen=True):
+    """When a camera's world counts as changed (docs/learning.md)."""
+
+    enabled: bool = True
+    window: Annotated[int, Meta(ge=50, le=100_000)] = 500  # newest regions of a camera that are compared
+    alert_p: Annotated[float, Meta(gt=0, lt=0.5)] = 0.001  # chance of a false alarm in one window
 
 
 class Train(Section, frozen=True):
     new_labels: Annotated[int, Meta(ge=1)] = 300  # a cycle starts by itself after this many new human labels
+    on_drift: bool = True  # and when drift is noticed
+    every_hours: Annotated[float, Meta(ge=0)] = 0  # and so long after the last one, if there is a new label; 0 = never
+    # Cycles start by themselves only then (the box's local time), "22:00-05:00"; "" = always. One asked for starts at once.
+    quiet_hours: Annotated[str, Meta(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9])?$")] = ""
+    max_memory: int | str = "1500MB"  # of a stage; its child is refused more
+    stuck_minutes: Positive = 20  # a stage that reports nothing for so long is ended
+    replay: Ratio = 0.3  # share of old pictures among those that are learned from, against forgetting
+    camera_cap: Annotated[float, Meta(gt=0, le=1)] = (
+        0.6  # no camera is more than this share of them (three cameras or more)
+    )
+    reuse: bool = True  # a past model that is good enough is taken before anything is trained
+    reuse_per_camera: bool = False  # and one that is better at some cameras is offered to those alone
+    # Pictures without a label that teach, at most: those that show what a labelled one shows (docs/learning.md); 0 = none.
+    unlabelled: Annotated[int, Meta(ge=0, le=20_000)] = 3000
     architecture: str = "mobilenet-0.25"
     input_px: Annotated[int, Meta(ge=28, le=224)] = (
         64  # docs/decisions/0006: as good as 96 on two car parks, in half the time
@@ -184,7 +226,9 @@ class Train(Section, frozen=True):
 
 
 class Compress(Section, frozen=True):
-    methods: tuple[Literal["none", "int8"], ...] = ("int8", "none")
+    methods: Annotated[tuple[str, ...], Meta(min_length=1)] = ("int8", "none")  # chains of steps: docs/compression.md
+    search_minutes: Annotated[float, Meta(ge=0)] = 0  # for a search over more chains; 0 = none is made
+    max_loss: Annotated[float, Meta(ge=0, le=0.2)] = 0.01  # that int8's accuracy control allows on the tune split
 
 
 class Device(Section, frozen=True):
@@ -193,23 +237,51 @@ class Device(Section, frozen=True):
 
 class Gate(Section, frozen=True):
     max_loss: Annotated[float, Meta(ge=0, le=0.2)] = 0.02
-    max_class_loss: Annotated[float, Meta(ge=0, le=1)] = 0.05
+    sure: Annotated[float, Meta(ge=0.5, le=0.999)] = 0.95  # that no more is lost; less asks for fewer samples
+    max_class_loss: Annotated[float, Meta(ge=0, le=1)] = 0.05  # of one class or camera, as counted
+    max_class_bound: Annotated[float, Meta(ge=0, le=1)] = 0.2  # of one class or camera, `sure`
+    min_gain: Annotated[float, Meta(ge=0, le=1)] = 0
     min_holdout: Count = 50
+    min_group: Annotated[int, Meta(ge=1)] = 30  # samples of a class or camera from which on it is judged by itself
+    pinned: Literal["all", "kept"] = "all"  # pinned pictures: all right, or those that the model before has right
     min_fps: Annotated[float, Meta(ge=0)] = 30
     max_memory: int | str = "512MB"
     max_size: int | str = "6MB"
+    max_packed: int | str = 0  # of the packed form (docs/format.md); 0 = any
+    max_power: Annotated[float, Meta(gt=0, le=1000)] = 10  # watts, where they are measured
 
 
 class Retest(Section, frozen=True):
     device: Device = Device()
     gate: Gate = Gate()
+    seconds: Annotated[float, Meta(gt=0, le=120)] = 5  # for measuring a candidate's speed
+    workers: Annotated[int, Meta(ge=0, le=256)] = 0  # processes at a time, each on a core of its own; 0 = every core
+    # Other hosts (docs/retest.md): a Dask scheduler, "tls://...". The hold-out's crops go there. "" = this box only.
+    scheduler: Annotated[str, Meta(pattern=r"^((tcp|tls)://.+)?$")] = ""
 
 
 class Rollout(Section, frozen=True):
+    """Who is offered a release when, and what halts it (docs/rollout.md). A release keeps the rules that it started by."""
+
+    auto: bool = True  # a release that passed the gate starts by itself; false = `edged rollout start` does it
     canary: Annotated[int, Meta(ge=1)] = 1
-    wait_s: Annotated[float, Meta(ge=0)] = 3600
-    timeout_s: Positive = 900
+    wait_s: Annotated[float, Meta(ge=0)] = 3600  # that the canaries are watched, once they run it
+    steps: Annotated[tuple[Annotated[float, Meta(gt=0, le=1)], ...], Meta(min_length=1, max_length=20)] = (0.5, 1.0)
+    timeout_s: Positive = 900  # without a word of a camera that is there
+    abort_failed: Ratio = 0.05  # share of those that finished
+    abort_min_executed: Annotated[int, Meta(ge=1)] = 3
+    # A camera that runs it and says that it does worse than these counts as failed (0, 1, 1 = never).
+    min_agreement: Ratio = 0.3  # with the model before it, of the regions that both answered
+    # Of the frames per second that the model before it made; not while it makes retest.gate.min_fps.
+    max_slowdown: Ratio = 0.5
+    max_shift: Ratio = 0.7  # distance of their histograms of confidence
+    min_regions: Annotated[int, Meta(ge=1)] = 20  # from which on agreement and shift count
+    signed_receipts: bool = True  # cameras' words on models count only if signed with their certificate's key
     rate_bytes_per_s: int | str = "30MB"
+
+
+class Signing(Section, frozen=True):
+    socket: str = ""  # of a signer under a user of its own (docs/trust.md); "" = a process of ours for each signature
 
 
 class SyncRule(Section, frozen=True):
@@ -235,6 +307,7 @@ class Config(Section, frozen=True):
     server: Server
     task: Task
     mqtt: Mqtt = Mqtt()
+    homeassistant: Homeassistant = Homeassistant()
     web: Web = Web()
     ingest: Ingest = Ingest()
     storage: Storage = Storage()
@@ -244,10 +317,12 @@ class Config(Section, frozen=True):
     watchdog: Watchdog = Watchdog()
     camera: tuple[Camera, ...] = ()
     label: Label = Label()
+    drift: Drift = Drift()
     train: Train = Train()
     compress: Compress = Compress()
     retest: Retest = Retest()
     rollout: Rollout = Rollout()
+    signing: Signing = Signing()
     sync: Sync = Sync()
 
     @property
@@ -291,7 +366,7 @@ def check(raw: dict[str, Any], origin: str = "configuration") -> Config:
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as e:
-        raise Misconfigured(f"{origin}: {e}", hint=_nearest(raw, str(e))) from e
+        raise Misconfigured(f"{origin}: {_sentence(str(e))}", hint=_nearest(raw, str(e))) from e
     _check_sizes(config, origin)
     _check_places(config, origin)
     if 0 < config.watchdog.loop_s < LEAST_LOOP_S:
@@ -307,6 +382,11 @@ def check(raw: dict[str, Any], origin: str = "configuration") -> Config:
     for name in (config.privacy.face_model, *(d.file for d in config.privacy.detector if d.layout != "code")):
         if name and not Path(name).is_absolute():  # the scrub child's folder is not ours
             raise Misconfigured(f"{origin}: {name!r} must be an absolute path")
+    for method in config.compress.methods:
+        try:
+            chain.parse(method)
+        except Refused as e:
+            raise Misconfigured(f"{origin}: compress.methods: {e}") from e
     if len(config.task.classes) != len(set(config.task.classes)):
         raise Misconfigured(f"{origin}: task.classes names a class twice")
     return config
@@ -332,8 +412,10 @@ def _check_sizes(config: Config, origin: str) -> None:
         ("ingest.bytes_per_s", i.bytes_per_s, 16_000, gb, False),
         # One frame may have 2 MiB; it is held in memory.
         ("ingest.queue_bytes", i.queue_bytes, 2 * 2**20, 2 * gb, False),
+        ("train.max_memory", config.train.max_memory, 300 * mb, 10**15, False),
         ("retest.gate.max_memory", gate.max_memory, 1, 10**18, False),
         ("retest.gate.max_size", gate.max_size, 1, 10**18, False),
+        ("retest.gate.max_packed", gate.max_packed, 1, 10**18, True),
         ("rollout.rate_bytes_per_s", config.rollout.rate_bytes_per_s, 1000, 10**18, False),
         *((f"camera.{c.id}.max_bytes", c.max_bytes, mb, 10**18, True) for c in config.camera),
     ]
@@ -362,6 +444,20 @@ def _check_places(config: Config, origin: str) -> None:
     first = Path(s.key_file) if s.key_file else config.keys_dir / "storage.key"
     if s.key_copy and Path(s.key_copy).resolve() == first.resolve():
         raise Misconfigured(f"{origin}: storage.key_copy names {s.key_copy}, which is the key file itself")
+
+
+_SHAPES = {  # what a pattern asks for, in words
+    "homeassistant.discovery_prefix": "must be one to five levels of A-Z, a-z, 0-9, '_' and '-'",
+    "retest.scheduler": 'must be a Dask scheduler, "tls://host:8786" or "tcp://host:8786", or "" for none',
+    "train.quiet_hours": 'must be two times of day, "22:00-05:00", or "" for always',
+    "schedule.backup": 'must be "daily" and a time of day, "daily 03:30", or "" for never',
+}
+
+
+def _sentence(message: str) -> str:
+    """msgspec's message; where it would show a regular expression, what is wanted."""
+    match = re.search(r" matching regex .* - at `\$\.([a-z_.]+)`", message)
+    return f"{match[1]} {_SHAPES[match[1]]}" if match and match[1] in _SHAPES else message
 
 
 def _nearest(raw: dict[str, Any], message: str) -> str:

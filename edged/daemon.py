@@ -12,32 +12,40 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
-from edged import __version__, site
+from edged import __version__, homeassistant, site
 from edged.admit import Limits
 from edged.box import Box, BoxRules
 from edged.clock import Clock, SystemClock
 from edged.config import Config, size
-from edged.errors import Corrupt, Unavailable
-from edged.improve import Loop, Rules
+from edged.drifting import DriftRules
+from edged.drifting import Watch as DriftWatch
+from edged.errors import Corrupt, Misconfigured, Unavailable
+from edged.improve import Asked, Loop, Rules
 from edged.ingest import Scrubber
 from edged.meter import Meter
 from edged.privacy import track
 from edged.privacy.pool import ScrubChild
 from edged.privacy.talk import Plugin, Polygon, ScrubOptions
-from edged.publish import release, rollout
+from edged.publish import teachers
 from edged.pulse import Pulse, PulseRules, Watched
+from edged.retrain import device as devices
+from edged.retrain import jobs
 from edged.retrain.gate import GateLimits
 from edged.storage import masks, recover, repair
 from edged.storage.patrol import Patrol
 from edged.storage.store import Store
 from edged.storage.upkeep import Upkeep
+from edged.survey import Rules as SurveyRules
+from edged.survey import Survey
 from edged.watch import Watch, WatchRules
 from edged.watchdog import Watchdog, notify
 from edged.wire import messages, topics
 from edged.wire.link import Link, Will
+from edged.wire.tls import revocations
 from edged.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -48,9 +56,24 @@ MENDING_S = 600  # at most between two words of progress: a million frames are r
 def box_rules(config: Config) -> BoxRules:
     return BoxRules(
         site=config.server.site, server_id=config.server.id,
-        rollout=rollout.Rules(config.rollout.canary, config.rollout.wait_s, config.rollout.timeout_s),
+        rollout=site.rollout_rules(config), auto=config.rollout.auto, reports_ca=reports_ca(config),
+        revoked=revocations(site.tls_of(config).ca),
         rate_bytes_per_s=size(config.rollout.rate_bytes_per_s), stats_interval_s=config.mqtt.stats_interval_s,
+        home=homeassistant.Rules(
+            config.homeassistant.discovery, config.homeassistant.discovery_prefix, {c.id: c.name for c in config.camera}
+        ),
     )  # fmt: skip
+
+
+def reports_ca(config: Config) -> bytes:
+    """PEM of who must have issued the certificate that a camera signs its reports with; b"" = none need be signed."""
+    if not config.rollout.signed_receipts:
+        return b""
+    path = Path(site.tls_of(config).ca)
+    try:
+        return path.read_bytes()
+    except OSError as e:
+        raise Misconfigured(f"cannot read the certificate authority {path}: {e.strerror}") from e
 
 
 def ingest_limits(config: Config) -> Limits:
@@ -65,14 +88,33 @@ def ingest_limits(config: Config) -> Limits:
 def loop_rules(config: Config) -> Rules:
     task, train, limits = config.task, config.train, config.retest.gate
     return Rules(
-        name=task.name, classes=task.classes, holdout=task.holdout, block_s=task.block_s, new_labels=train.new_labels,
+        name=task.name, classes=task.classes, holdout=task.holdout, block_s=task.block_s,
         architecture=train.architecture, input_px=train.input_px, epochs=train.epochs, max_minutes=train.max_minutes,
-        threads=train.threads, seed=train.seed, methods=config.compress.methods, device=config.retest.device.id,
+        threads=train.threads, seed=train.seed, methods=config.compress.methods, compress_loss=config.compress.max_loss,
+        search_minutes=config.compress.search_minutes, device=devices.configured(config.retest.device.id),
         limits=GateLimits(
-            min_holdout=limits.min_holdout, max_loss=limits.max_loss, max_class_loss=limits.max_class_loss,
-            min_fps=limits.min_fps, max_memory_bytes=size(limits.max_memory), max_size_bytes=size(limits.max_size),
+            min_holdout=limits.min_holdout, sure=limits.sure, max_loss=limits.max_loss,
+            max_class_loss=limits.max_class_loss, max_class_bound=limits.max_class_bound, min_gain=limits.min_gain,
+            min_group=limits.min_group, pinned=limits.pinned, min_fps=limits.min_fps,
+            max_memory_bytes=size(limits.max_memory), max_size_bytes=size(limits.max_size),
+            max_packed_bytes=size(limits.max_packed), max_power_w=limits.max_power,
         ),
+        seconds=config.retest.seconds, workers=config.retest.workers, scheduler=config.retest.scheduler,
         hardware=tuple(sorted({"generic", *(c.hardware for c in config.camera)})), key_file=site.key_file(config),
+        when=site.when_rules(config), reuse=train.reuse,
+        reuse_per_camera=train.reuse_per_camera, replay=train.replay, camera_cap=train.camera_cap,
+        teacher=config.label.teacher.model, memory_bytes=size(train.max_memory), stuck_minutes=train.stuck_minutes,
+        unlabelled=train.unlabelled,
+        audit=config.label.random_audit, agreement=config.label.human_min_agreement,
+        accept_above=config.label.teacher.accept_above,
+    )  # fmt: skip
+
+
+def survey_rules(config: Config) -> SurveyRules:
+    train = config.train
+    return SurveyRules(
+        config.task.classes, site.key_file(config), teacher=config.label.teacher.model, threads=train.threads,
+        stuck_minutes=train.stuck_minutes, memory_bytes=size(train.max_memory),
     )  # fmt: skip
 
 
@@ -90,6 +132,12 @@ def watch_rules(config: Config) -> WatchRules:
     p = config.privacy
     kinds = tuple(kind for kind, on in (("face", p.faces), ("plate", p.plates)) if on)
     return WatchRules(p.planted_every_s, p.planted_alarm, kinds)
+
+
+def drift_steps(config: Config, store: Store, clock: Clock) -> tuple[Callable[[], str], ...]:
+    """The watch for drift, unless it is switched off."""
+    rules = DriftRules(config.drift.window, config.drift.alert_p, config.label.random_audit)
+    return (DriftWatch(store, rules, clock).step,) if config.drift.enabled else ()
 
 
 def pulse_rules(config: Config) -> PulseRules:
@@ -127,7 +175,8 @@ def run(config: Config) -> None:
         repair.miss_segments(store)
         log.info("store open at %s (%s)", store.data_dir, recover.run(store))
         repo = site.open_repository(config, clock)
-        release.withdraw(store, repo)
+        for teacher in teachers.unsigned(store, repo):
+            log.warning("teacher %s is not released: nobody asks it before `edged model release`", teacher.name)
         will = Will(topics.server(config.server.site, config.server.id, "state"), b"offline")
         link = site.connect(config, will)
         stack.callback(link.close)
@@ -144,13 +193,17 @@ def run(config: Config) -> None:
         )  # fmt: skip
         submit = meter.submitting(workers.submit)
         stack.callback(workers.close)
+        box.conductor.beside()
+        stack.callback(box.conductor.close)
         stack.callback(box.goodbye)
         topic = partial(topics.server, config.server.site, config.server.id)
         pulse = box.pulse = Pulse(
             link, topic, watched, workers.submit_job, partial(touch, store), pulse_rules(config), clock
         )
         watch = Watch(store, workers.submit_job, watch_rules(config), clock)
-        loop = Loop(store, loop_rules(config), repo, clock)
+        asking = partial(jobs.run, look=Asked(store, clock).look)
+        survey = Survey(store, survey_rules(config), clock, asking, repo=repo)
+        loop = Loop(store, loop_rules(config), repo, clock, between=(*drift_steps(config, store, clock), survey.step))
         upkeep = Upkeep(store, site.upkeep_rules(config))
         keeping = threading.Thread(target=upkeep.forever, args=(stop, box.alarm), name="upkeep", daemon=True)
         keeping.start()

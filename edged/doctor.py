@@ -17,9 +17,10 @@ from functools import partial
 from pathlib import Path
 
 from edged import engine, site
-from edged.clock import Clock
+from edged.clock import Clock, day
 from edged.config import Config, size
 from edged.errors import EdgedError, Misconfigured
+from edged.retrain import device, fits
 from edged.storage import copies, keyring, place, repair, sitekey
 from edged.storage.store import CATALOGUE
 
@@ -39,7 +40,9 @@ def examine(config: Config, clock: Clock) -> list[Finding]:
     """Everything that can be looked at from here, worst not first but in the order a newcomer meets it."""
     looks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("machine", machine), ("runtime", partial(runtime, config)), ("disk", partial(disk, config)),
-        ("keys", partial(keys, config)), ("weights", partial(weights, config)), ("broker", partial(broker, config)),
+        ("keys", partial(keys, config)), ("trust", partial(trust, config, clock)),
+        ("weights", partial(weights, config)), ("broker", partial(broker, config)),
+        ("training", partial(training, config)), ("device", partial(camera_kind, config)),
     )  # fmt: skip
     return [finding for what, look in looks for finding in _readable(what, look())]
 
@@ -194,6 +197,23 @@ def keys(config: Config) -> Iterator[Finding]:
             yield Finding("keyring", True, "both copies of the data keys are whole")
 
 
+def trust(config: Config, clock: Clock) -> Iterator[Finding]:
+    """What signs the models that cameras take, and until when."""
+    from edged.publish import standing
+
+    if not (config.data_dir / "tuf").is_dir():
+        return
+    found = standing.look(config.data_dir / "tuf", config.keys_dir / "tuf", clock.now())
+    root = found.roles[0]
+    yield Finding(
+        "trust", True, f"root {root.version}: {root.threshold} of {len(root.keys)} keys, until {day(root.expires)}"
+    )
+    for w in found.warnings:
+        yield Finding(
+            "trust", not w.bad, w.text + (f"; {w.hint}" if not w.bad and w.hint else ""), w.hint if w.bad else ""
+        )
+
+
 def runtime(config: Config) -> Iterator[Finding]:
     """Which runtime computes the networks, of those that are installed."""
     have, wanted = engine.runtimes(), config.privacy.runtime
@@ -203,6 +223,24 @@ def runtime(config: Config) -> Iterator[Finding]:
         "runtime", bool(chosen), f"{chosen} is used ({there})" if chosen else f"{wanted} is asked for ({there})",
         "" if chosen else "pip install -c constraints.txt -e '.[server]', or privacy.runtime = \"auto\"",
     )  # fmt: skip
+
+
+def training(config: Config) -> Iterator[Finding]:
+    """Whether the configured network can be trained in the memory that a stage may use."""
+    t = config.train
+    memory = min(size(t.max_memory), fits.box_memory())
+    said = fits.advise(t.architecture, t.input_px, len(config.task.classes), memory_bytes=memory, pictures=t.new_labels)
+    found = fits.estimate(t.architecture, t.input_px, len(config.task.classes), "scratch", pictures=t.new_labels)
+    ok = found.within(memory) != "no"
+    yield Finding("training", ok, said[0] if not ok else "; ".join(said), "" if ok else "; ".join(said[1:]))
+
+
+def camera_kind(config: Config) -> Iterator[Finding]:
+    """Which hardware re-tests are run for, and whether anything is known of its speed."""
+    found = device.find(device.configured(config.retest.device.id))
+    speed = "" if found.factor != 0 else "; its speed is not known, so no model passes before it is calibrated"
+    yield Finding("device", not speed, f"re-tests are for {found.name}{speed}",
+                  "edged device calibrate" if speed else "")  # fmt: skip
 
 
 def weights(config: Config) -> Iterator[Finding]:

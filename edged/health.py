@@ -8,7 +8,7 @@ changes when something changes. Does not guarantee that what nobody measures is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import msgspec
@@ -58,6 +58,13 @@ KNOWN: Mapping[str, tuple[Word, str]] = {
     "retention_held": ("degraded", "set the clock; if it is right, `edged data confirm-clock`"),
     "catalogue_rebuilt": ("degraded", "see what was lost, look at the disk (dmesg); `edged check --clear` clears it"),
     "segments_lost": ("degraded", "is a disk not mounted? put the files back, or `edged db restore`; then restart"),
+    "drift": ("degraded", "label some of that camera's newest crops; a cycle starts by itself unless [train] on_drift is false"),
+    "signer_down": ("degraded", "`edged trust show` says which key is missing; systemctl status edged-signer.socket"),
+    "trust_expires": ("degraded", "edged trust renew (docs/trust.md); cameras go on with what they run"),
+    "no_way_back": ("degraded", "see the page under Fleet: a better release brings those cameras on, or see what is wrong there"),
+    "fits_nobody": ("degraded", "`edged rollout status` says why, by camera; see the cameras' settings"),
+    "left_out": ("degraded", "see that camera's settings (hardware, classes, agent), or make a release that is for it too"),
+    "reports_unsigned": ("degraded", "update that camera's agent and see its certificate; else find out who speaks for it"),
     "keyring_copy": ("degraded", "`edged doctor` says which copy; put it back in place"),
 }  # fmt: skip
 
@@ -124,6 +131,13 @@ def judge(facts: Facts) -> Health:
     found.sort(key=lambda r: (r.severity != "failed", list(KNOWN).index(r.code) if r.code in KNOWN else len(KNOWN)))
     worst: Word = "ok" if not found else found[0].severity
     return Health(worst, tuple(found))
+
+
+def of_camera(facts: Facts, camera: str) -> tuple[Reason, ...]:
+    """What is wrong with one camera."""
+    missing = {camera: facts.missing[camera]} if camera in facts.missing else {}
+    alone = replace(facts, cameras=[c for c in facts.cameras if c.id == camera], missing=missing)
+    return tuple(Reason(code, text, since, _hint(code)) for code, text, since in _of_cameras(alone))
 
 
 def unreadable(e: EdgedError) -> Health:

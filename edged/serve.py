@@ -17,22 +17,65 @@ if TYPE_CHECKING:
     from edged.publish.cloud import CloudTarget
 
 
-def page(config: Config) -> None:
-    """Serve the page until SIGTERM."""
+class Started:
+    """What a process read when it began. Nothing is read again by itself: it is said that it should be started anew.
+
+    Of the configuration its bytes count, of the site key's file that it was replaced; that one is not opened for it.
+    """
+
+    def __init__(self, config: Config, path: Path) -> None:
+        self._path, self._key = path, site.key_place(config).path
+        self._was = self._look()
+
+    def _look(self) -> tuple[bytes, tuple[int, int] | None]:
+        try:
+            text = self._path.read_bytes()
+        except OSError:  # in the middle of an editor's save, or for another user alone
+            text = b""
+        try:
+            stat = self._key.stat()
+        except OSError:
+            return text, None
+        return text, (stat.st_ino, stat.st_mtime_ns)
+
+    def outdated(self) -> str:
+        """What has changed since, a sentence without its full stop; "" = nothing that could be seen."""
+        (text, key), (was, before) = self._look(), self._was
+        said = [f"the configuration ({self._path.name}) has changed"] if text and was and text != was else []
+        said += ["the site key was replaced"] if key and before and key != before else []
+        return f"{' and '.join(said)} since this page was started; start `edged web` again to go by it" if said else ""
+
+
+def page(config: Config, path: Path) -> None:
+    """Serve the page until SIGTERM. `path` is the file that `config` was read from."""
     import secrets
 
+    from edged.config import size
+    from edged.retrain import fits
     from edged.web.app import create_app
+    from edged.web.questions import Asking
     from edged.web.serve import serve
 
+    gate = config.retest.gate
+    shown = {"max_loss": gate.max_loss, "min_fps": gate.min_fps}
+    shown |= {"max_size": size(gate.max_size), "max_packed": size(gate.max_packed)}
     with site.open_store(config, key=True) as store:
         app = create_app(
             store, site=config.server.site, classes=config.task.classes,
-            names={c.id: c.name or c.id for c in config.camera}, gate={"max_loss": config.retest.gate.max_loss},
+            names={c.id: c.name or c.id for c in config.camera}, gate=shown,
             clock=SystemClock(), secret=secrets.token_hex(32), hosts=("127.0.0.1", "localhost", "[::1]"),
             fixed={c.id: [(m.name, m.polygon) for m in c.mask] for c in config.camera}, with_metrics=config.metrics.enabled,
             limits=site.upkeep_rules(config).retention, runs=lambda: site.daemon_runs(config.data_dir),
+            when=site.when_rules(config),
+            asking=Asking(config.label.random_audit, config.train.new_labels),
+            fitting=fits.fitting(config.train.input_px, len(config.task.classes), size(config.train.max_memory)),
+            rolled=site.rollout_rules(config), outdated=Started(config, path).outdated,
         )  # fmt: skip
-        serve(app, config.web.listen, threads=config.web.threads)
+        serve(app, config.web.listen, threads=config.web.threads, ready=_ready)
+
+
+def _ready(address: str) -> None:
+    print(f"edged: the page is at {address}", file=sys.stderr, flush=True)
 
 
 def broker(config: Config, *, insecure: bool) -> None:
@@ -41,6 +84,7 @@ def broker(config: Config, *, insecure: bool) -> None:
 
     host = config.mqtt.bind or config.mqtt.host
     arguments = ["--site", config.server.site, "--host", host, "--port", str(config.mqtt.port)]
+    arguments += ["--discovery-prefix", config.homeassistant.discovery_prefix]
     if insecure:
         arguments += ["--insecure"]
     else:

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edged import durable
+from edged import due, durable
 from edged.clock import Clock, SystemClock
 from edged.config import PLANTED, Config, size
 from edged.errors import Misconfigured, Refused, Unavailable
@@ -32,6 +32,8 @@ from edged.storage.store import CATALOGUE, Store
 from edged.wire.link import Endpoint, Link, Tls, Will
 
 if TYPE_CHECKING:
+    from edged.publish.keyfiles import NewRoot
+    from edged.publish.rules import Rules
     from edged.publish.trust import Repository
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class NewSite:
     bind: str = ""  # address of the embedded broker, "" = the loopback only
     extra: str = ""  # TOML text appended as it is
     key_dir: Path | None = None  # of the site key, None = <data_dir>/keys: then whoever has the disk can open it
+    root: NewRoot | None = None  # root keys of the releases, None = one, <data_dir>/keys/tuf/root.key
 
 
 def create(data_dir: Path, new: NewSite, clock: Clock) -> Path:
@@ -76,6 +79,10 @@ def create(data_dir: Path, new: NewSite, clock: Clock) -> Path:
         raise Misconfigured(f"{config} is there already", hint="choose another folder, or `edged camera add`")
     _clear_unfinished(data_dir)
     _require_no_remains(data_dir, place)
+    roots = new.root.files if new.root else ()
+    if there := [path for path in roots if os.path.lexists(path)]:
+        raise Misconfigured(f"{there[0]} is there already: a root key that cameras may trust",
+                            code="key_exists", hint="choose another --root-dir, or move it away")  # fmt: skip
     disk_place.require(data_dir, allow_network="allow_network = true" in new.extra)
     is_new = not data_dir.exists()
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -87,6 +94,8 @@ def create(data_dir: Path, new: NewSite, clock: Clock) -> Path:
         durable.sync_folder(data_dir)
     except BaseException:
         _clear(data_dir, place)
+        for path in roots:
+            path.unlink(missing_ok=True)
         if is_new:
             with suppress(OSError):
                 data_dir.rmdir()
@@ -106,8 +115,8 @@ def _make(data_dir: Path, place: sitekey.Place, new: NewSite, clock: Clock) -> N
     key = sitekey.make_key(place.path)
     with Store.open(data_dir, clock=clock, site_key=key) as store:
         audit.append(store, "edged init", "key.created", "site key", {"fingerprint": sitekey.fingerprint(key)})
-    trust.make_keys(keys / "tuf")
-    trust.Repository(data_dir / "tuf", keys / "tuf", clock).init()
+    trust.make_keys(keys / "tuf", new.root)
+    trust.Repository(data_dir / "tuf", keys / "tuf", clock).init(new.root)
     for camera in new.cameras:
         issue_camera(data_dir, camera, clock)
 
@@ -294,6 +303,23 @@ def upkeep_rules(config: Config) -> upkeep.Rules:
     return upkeep.Rules(rules, rows, size(s.reserve))
 
 
+def when_rules(config: Config) -> due.Rules:
+    """When a cycle starts by itself."""
+    t = config.train
+    return due.Rules(t.new_labels, t.on_drift, t.every_hours * 3600, t.quiet_hours)
+
+
+def rollout_rules(config: Config) -> Rules:
+    """By what a release that starts now is rolled out."""
+    from edged.publish.rules import Rules
+
+    r = config.rollout
+    return Rules(
+        r.canary, r.wait_s, r.timeout_s, r.steps, r.abort_failed, r.abort_min_executed, r.min_agreement, r.max_slowdown,
+        r.max_shift, r.min_regions, config.retest.gate.min_fps,
+    )  # fmt: skip
+
+
 @contextmanager
 def only_daemon(data_dir: Path) -> Iterator[None]:
     """Hold the site's lock; raises Unavailable when another daemon does."""
@@ -302,6 +328,7 @@ def only_daemon(data_dir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
             raise Unavailable(f"another daemon runs on {data_dir}", hint="stop it first") from e
+        os.utime(file.fileno())  # since when it runs
         yield
 
 
@@ -317,11 +344,22 @@ def daemon_runs(data_dir: Path) -> bool:
     return False
 
 
+def daemon_outdated(data_dir: Path, config_path: Path) -> bool:
+    """Whether a daemon runs that began before the configuration was last written."""
+    try:
+        return daemon_runs(data_dir) and config_path.stat().st_mtime > (data_dir / "daemon.lock").stat().st_mtime
+    except OSError:
+        return False
+
+
 def open_repository(config: Config, clock: Clock) -> Repository:
-    """The signed metadata of this site's models."""
+    """The signed metadata of this site's models; who signs is another process, in which alone the keys are read."""
+    from edged.publish.signer import Child, Socket
     from edged.publish.trust import Repository
 
-    return Repository(config.data_dir / "tuf", config.keys_dir / "tuf", clock)
+    tuf_dir, key_dir = config.data_dir / "tuf", config.keys_dir / "tuf"
+    signer = Socket(Path(config.signing.socket)) if config.signing.socket else Child(tuf_dir, key_dir)
+    return Repository(tuf_dir, key_dir, clock, signer=signer)
 
 
 def connect(config: Config, will: Will) -> Link:

@@ -138,9 +138,10 @@ def db_backup(context: Context, dest: Path, keep_days: int, verify: bool, listin
             audit.append(store, "command line", "backup", config.server.site, detail)
     except (EdgedError, OSError) as e:  # a read-only disk is rescued all the same
         unnoted = f"  the store could not be told of it: {e}"
+    names = [f.name for f in made.manifest.models]
     context.out(
         {"backup": made.folder.name, "bytes": made.manifest.total, "copied": made.copied,
-         "segments": len(made.manifest.segments), "models": len(made.manifest.models), "keys": False,
+         "segments": len(made.manifest.segments), "models": sum(n.endswith(".onnx") for n in names), "keys": False,
          "damaged": list(made.damaged), "noted": not unnoted},
         f"{made.folder}: {_size(made.manifest.total)}, {_size(made.copied)} copied now\n"
         f"  no key is in it: keep {config.keys_dir} and the keyring apart from it, both are needed to restore"
@@ -232,7 +233,8 @@ def db_migrate(context: Context) -> None:
     from contextlib import closing
 
     from edged.storage import schema
-    from edged.storage.store import CATALOGUE, explained
+    from edged.storage.connection import explained
+    from edged.storage.store import CATALOGUE
 
     path = context.config().data_dir / CATALOGUE
     if not path.exists():

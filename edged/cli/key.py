@@ -164,7 +164,7 @@ def recover(context: Context, key_file: Path | None, with_passphrase: bool, auth
     wrong = _do_not_open(config, place)
     found = _from_words()
     _require_opens(config, found)
-    passphrase = _new_passphrase() if with_passphrase else ""
+    passphrase = new_passphrase() if with_passphrase else ""
     sitekey.put_aside(place)
     now = int(SystemClock().now())
     for file in wrong:
@@ -196,7 +196,7 @@ def passphrase(context: Context, key_file: Path | None, remove: bool, author: st
     said = Said()
     with site.open_store(config, key=True, file=key_file, ask=said.once) as store:
         opened = sitekey.read(place, said.once)
-        new = "" if remove else _new_passphrase()
+        new = "" if remove else new_passphrase()
         with store.seal.ring.locked():
             sitekey.rewrite(place, opened, new)
         audit.append(store, author, "key.passphrase", "site key", {"set": bool(new)})
@@ -238,11 +238,18 @@ def ask() -> str:
 
 
 def secret(what: str) -> str:
-    """Ask for it without showing it; read a line of stdin where that is no terminal."""
+    """Ask for it without showing it; read a line of stdin where that is no terminal. Raises Refused when that has ended."""
     if sys.stdin.isatty():
         said: Any = click.prompt(what, hide_input=True, err=True)
         return str(said)
-    return sys.stdin.readline().rstrip("\r\n")
+    line = sys.stdin.readline()
+    if not line:  # an end is no empty answer: a key would be left open that was to be wrapped
+        raise Refused(
+            f"nobody is there to ask for the {what}",
+            code="not_asked",
+            hint="run it in a terminal, or give it as a line of stdin",
+        )
+    return line.rstrip("\r\n")
 
 
 class Said:
@@ -257,8 +264,11 @@ class Said:
         return self._said
 
 
-def _new_passphrase() -> str:
+def new_passphrase() -> str:
+    """A passphrase that is to be, asked for twice. Raises Refused: it is empty, or the two differ."""
     new = secret("new passphrase")
+    if not new:
+        raise Refused("an empty passphrase protects nothing", code="empty")
     if secret("again") != new:
         raise Refused("the two are not the same", code="not_the_same")
     return new

@@ -15,18 +15,20 @@ from edged.errors import EXIT_FOUND_BAD, EXIT_UNREACHABLE
 @verb
 def status(context: Context) -> None:
     """One sentence and the facts behind it. Exit 5 when the daemon is away."""
-    from edged import health
+    from edged import health, plan
     from edged.clock import SystemClock, iso
-    from edged.site import daemon_runs
+    from edged.site import daemon_outdated, daemon_runs, when_rules
     from edged.storage import leaks, views
     from edged.web.verdict import judge
     from edged.web.words import count
 
     at, alive = SystemClock().now(), daemon_runs(context.config().data_dir)
+    configured = [c.id for c in context.config().camera]
     with context.store(readonly=True) as store:
         box, cameras = health.judge(health.look(store, at, runs=alive)), views.cameras(store, at)
         known = [r for r in box.reasons if r.code != "daemon_down"]  # said in other words below
-        verdict = judge(views.now(store, at), None, known).sentence
+        verdict = judge(views.now(store, at, configured), None, known).sentence
+        decided = plan.when(store, when_rules(context.config()), at, daemon=alive)
         privacy = leaks.measure(store)
     if not alive:
         verdict = f"The daemon does not run. Last known: {verdict}"
@@ -37,9 +39,12 @@ def status(context: Context) -> None:
         + (f", {count(c.missing.frames, 'frame')} missing since {iso(c.missing.since)}" if c.missing else "")
         for c in cameras
     ]
-    facts = [
+    silent = views.silent([c.id for c in cameras], configured)
+    lines += [f"{c}: has not spoken yet" for c in silent]
+    facts: list[dict[str, object]] = [
         {
             "id": c.id,
+            "spoke": True,
             "online": c.online if alive else None,
             "release": c.release,
             "last_seen": iso(c.last_seen),
@@ -48,6 +53,12 @@ def status(context: Context) -> None:
         }
         for c in cameras
     ]
+    nothing = {"release": None, "last_seen": None, "fps": None, "missing": None}
+    facts += [{"id": c, "spoke": False, "online": False if alive else None} | nothing for c in silent]
+    outdated = daemon_outdated(context.config().data_dir, context.config_path)
+    if outdated:
+        lines.append(f"note: {context.config_path} is newer than the daemon, which goes by what it read at its start")
+    lines.append(f"next cycle: {decided.told}")
     measured = [r for r in privacy.recalls if r.share is not None]
     lines += [
         f"planted {f'{r.kind}, {r.size}':14} {r.hidden} of {r.n} hidden, {r.share:.1%} ({r.lower:.1%} to {r.upper:.1%})"
@@ -63,7 +74,10 @@ def status(context: Context) -> None:
         "unjudged": privacy.unjudged,
     }
     document = {
-        "verdict": verdict, "daemon": alive, "health": box.document(), "cameras": facts, "privacy": hidden, "at": iso(at),
+        "verdict": verdict, "daemon": alive, "config_newer": outdated,
+        "next_cycle": {"due": decided.why, "waits": decided.waits, "runs": decided.runs},
+        "health": box.document(), "cameras": facts,
+        "privacy": hidden, "at": iso(at),
     }  # fmt: skip
     context.out(document, "\n".join([verdict, *lines]))
     if not alive:
@@ -126,26 +140,3 @@ def config_schema() -> None:
     from edged.config import Config
 
     click.echo(json.dumps(msgspec.json.schema(Config), indent=2, sort_keys=True))
-
-
-@main.group()
-def model() -> None:
-    """The models made here."""
-
-
-@model.command("ls")
-@verb
-def model_ls(context: Context) -> None:
-    """Candidates with size, accuracy on the hold-out, verdict and release."""
-    from edged.storage import views
-
-    with context.store(readonly=True) as store:
-        rows = views.models(store)
-    lines = [
-        f"{m.name:24} {m.size / 1000:8.0f} kB  {'-' if m.accuracy is None else f'{m.accuracy:6.1%}'}  "
-        f"{'release ' + str(m.release) if m.release else 'passed' if m.passed else 'refused' if m.passed is False else '-'}"
-        for m in rows
-    ]  # fmt: skip
-    import dataclasses
-
-    context.out({"models": [dataclasses.asdict(m) for m in rows]}, "\n".join(lines) or "no model yet")

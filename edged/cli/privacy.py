@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from edged.cli.main import Context, main, verb
+from edged.cli.ranges import Range
 from edged.errors import EXIT_FOUND_BAD, EXIT_NOT_FOUND, Misconfigured, Refused, Unavailable
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _detection(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--stall",
     "stall_s",
-    type=click.FloatRange(1, 3600),
+    type=Range(1, 3600),
     default=60.0,
     show_default=True,
     help="seconds of silence that end a file",

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edged.cli.main import Context, main, verb
+from edged.cli.model import AUTHOR
+from edged.cli.ranges import Range
 from edged.errors import EXIT_FAILED, EXIT_NOT_FOUND, Misconfigured, Refused
+
+if TYPE_CHECKING:
+    from edged.publish.keyfiles import NewRoot
+    from edged.wire.messages import CameraInfo
 
 
 @main.command()
@@ -18,11 +26,24 @@ from edged.errors import EXIT_FAILED, EXIT_NOT_FOUND, Misconfigured, Refused
 @click.option("--camera", "cameras", multiple=True, help="id of a camera; may be given many times")
 @click.option("--host", "hosts", multiple=True, help="name or address by which cameras reach this box")
 @click.option("--key-dir", type=click.Path(path_type=Path), help="folder of the site key, better not on the same disk")
+@click.option("--root-keys", type=click.IntRange(1, 20), default=1, show_default=True, help="keys of the root of trust")
+@click.option(
+    "--root-threshold", type=click.IntRange(1, 20), default=1, show_default=True, help="how many must sign a root"
+)
+@click.option(
+    "--root-dir",
+    "root_dirs",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="where root keys are written, better a stick; once for all, or once for each",
+)
+@click.option("--root-passphrase", is_flag=True, help="wrap the root keys by a passphrase, which is asked for")
 @click.option("--mosquitto", is_flag=True, help="also write mosquitto.conf and its ACL into the folder")
 @verb
 def init(
     context: Context, data_dir: Path, site: str, classes: str, cameras: tuple[str, ...], hosts: tuple[str, ...],
-    key_dir: Path | None, mosquitto: bool,
+    key_dir: Path | None, root_keys: int, root_threshold: int, root_dirs: tuple[Path, ...], root_passphrase: bool,
+    mosquitto: bool,
 ) -> None:  # fmt: skip
     """Make a site: its folder, keys, certificates and configuration."""
     from edged.clock import SystemClock
@@ -39,6 +60,7 @@ def init(
         hosts=("localhost", "127.0.0.1", *hosts),
         bind="0.0.0.0" if hosts else "",
         key_dir=key_dir.resolve() if key_dir else None,
+        root=_root(data_dir, root_keys, root_threshold, root_dirs, root_passphrase),
     )
     try:
         check_level(site, "--site")
@@ -54,8 +76,9 @@ def init(
         click.echo(f"warning: {warning}", err=True)
     if mosquitto:
         write_mosquitto(data_dir.resolve(), site)
+    roots = [str(file) for file in new.root.files] if new.root else []
     context.out(
-        {"config": str(path), "cameras": list(cameras)},
+        {"config": str(path), "cameras": list(cameras), "root_keys": roots},
         f"made {path}\n  next: edged -c {path} broker & edged -c {path} run & edged -c {path} web\n"
         f"  each camera needs keys/ca.pem, keys/cam-<id>.pem, keys/cam-<id>.key and tuf/1.root.json"
         + (
@@ -63,8 +86,32 @@ def init(
             if new.key_dir
             else "\n  the site key lies beside the pictures: whoever takes the disk can open them."
             " Move it, or use systemd's credential: docs/keys.md"
+        )
+        + (
+            f"\n  root keys: {', '.join(roots)}; keep them apart from each other and off this box"
+            if root_dirs
+            else f"\n  the root key of the releases lies in {data_dir.resolve() / 'keys' / 'tuf'}:"
+            " carry it away, docs/trust.md"
         ),
     )
+
+
+def _root(data_dir: Path, keys: int, threshold: int, folders: tuple[Path, ...], passphrase: bool) -> NewRoot:
+    """The root keys that were asked for; in the site's own folder when no other is named."""
+    from edged.cli.key import new_passphrase
+    from edged.publish.keyfiles import NewRoot
+
+    home = data_dir.resolve() / "keys" / "tuf"
+    if lost := [folder for folder in folders if not folder.is_dir()]:
+        raise Refused(
+            f"there is no folder {lost[0]} for a root key: is the stick mounted?", code="not_found",
+            exit_code=EXIT_NOT_FOUND,
+        )  # fmt: skip
+    try:
+        root = NewRoot.of(keys, threshold, [folder.resolve() for folder in folders] or [home])
+    except Refused as e:
+        raise click.UsageError(str(e)) from e
+    return replace(root, passphrase=new_passphrase()) if passphrase else root
 
 
 @main.group()
@@ -90,20 +137,89 @@ def camera_add(context: Context, camera_id: str) -> None:
     )  # fmt: skip
 
 
+@camera.command("revoke")
+@click.argument("camera_id")
+@click.option(
+    "--certificate", type=click.Path(path_type=Path), help="its file, where it is not in the keys folder of the site"
+)
+@click.option("--new", "anew", is_flag=True, help="issue another one at once, for what takes its place")
+@click.option("--reason", default="", help="for the audit log")
+@click.option("-y", "--yes", is_flag=True, help="do not ask")
+@AUTHOR
+@verb
+def camera_revoke(
+    context: Context, camera_id: str, certificate: Path | None, anew: bool, reason: str, yes: bool, author: str
+) -> None:
+    """Take the certificate of a stolen or replaced camera back: it does not come in any more, and what it signs does not
+    count. It cannot be undone; the camera's pictures and its past stay.
+    """
+    from edged.broker.revocation import revoke
+    from edged.clock import SystemClock
+    from edged.site import issue_camera, tls_of
+    from edged.storage import audit, cameras
+    from edged.wire.tls import revocations
+    from edged.wire.topics import check_level
+
+    config, clock = context.config(), SystemClock()
+    check_level(camera_id, "camera id")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise Refused(f"the certificate of {camera_id} is taken back for good", code="not_asked", hint="say --yes")
+        click.confirm(f"take the certificate of {camera_id} back, for good?", abort=True, err=True)
+    serial = revoke(config.keys_dir, camera_id, clock.now(), certificate)
+    with context.store() as store, store.transaction():
+        if cameras.get(store, camera_id) is not None:
+            cameras.set_online(store, camera_id, False)
+        audit.append(store, author, "camera.revoked", camera_id, {"serial": serial, "reason": reason})
+    document = {"camera": camera_id, "serial": serial, "list": str(revocations(config.keys_dir / "ca.pem"))}
+    text = f"the certificate {serial} of {camera_id} is revoked; the embedded broker and the daemon know it in a second"
+    if anew:
+        document |= dict(
+            zip(("certificate", "key"), map(str, issue_camera(config.data_dir, camera_id, clock)), strict=True)
+        )
+        text += f"\n  carry {document['certificate']} and {document['key']} to the new one, then remove the key here"
+    if revocations(tls_of(config).ca) != revocations(config.keys_dir / "ca.pem"):
+        text += f"\n  [mqtt.tls] ca lies elsewhere: copy {document['list']} to {revocations(tls_of(config).ca)}"
+    text += f"\n  mosquitto: `crlfile {document['list']}` in its listener, then restart it"
+    context.out(document, text)
+
+
 @camera.command("list")
 @verb
 def camera_list(context: Context) -> None:
-    """Cameras that have spoken, and what they run."""
-    from edged.clock import iso
-    from edged.storage import cameras
+    """Cameras that have spoken, what they run, and those of the configuration that have not."""
+    import msgspec
 
+    from edged.clock import iso
+    from edged.storage import cameras, views
+
+    configured = [c.id for c in context.config().camera]
     with context.store(readonly=True) as store:
         rows = cameras.all(store)
     document = [
-        {"id": c.id, "online": c.online, "last_seen": iso(c.last_seen), "reported": c.reported} for c in rows
+        {
+            "id": c.id, "spoke": True, "online": c.online, "last_seen": iso(c.last_seen),
+            "reported": msgspec.to_builtins(c.reported), "info": msgspec.to_builtins(c.info),
+        } for c in rows
     ]  # fmt: skip
-    lines = [f"{c.id:20} {'online' if c.online else 'offline':8} last seen {iso(c.last_seen)}" for c in rows]
+    lines = [
+        f"{c.id:20} {'online' if c.online else 'offline':8} last seen {iso(c.last_seen)}{_said(c.info)}" for c in rows
+    ]
+    silent = views.silent([c.id for c in rows], configured)
+    nothing = {"last_seen": None, "reported": None, "info": None}
+    document += [{"id": c, "spoke": False, "online": False} | nothing for c in silent]
+    lines += [f"{c}: has not spoken yet" for c in silent]
     context.out({"cameras": document}, "\n".join(lines) or "no camera has spoken yet")
+
+
+def _said(info: CameraInfo | None) -> str:
+    """What a camera said of its process."""
+    if info is None:
+        return ""
+    told = [f"{info.model_name} {info.model_version}" if info.model_version else "no model"]
+    told += [f"{info.rss_bytes / 1e6:.0f} MB"] if info.rss_bytes else []
+    told += [f"started in {info.start_s:.1f} s"] if info.start_s else []
+    return f"  {', '.join(told)}"
 
 
 @main.command()
@@ -121,7 +237,7 @@ def web(context: Context) -> None:
     """The page, on [web] listen."""
     from edged.serve import page
 
-    page(context.config())
+    page(context.config(), context.config_path)
 
 
 @main.command()
@@ -161,10 +277,8 @@ def demo(
 @main.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--camera", "camera_id", required=True, help="as which camera; its keys must be in this site's folder")
-@click.option(
-    "--fps", type=click.FloatRange(min=0), default=2.0, show_default=True, help="0 = as fast as they are taken"
-)
-@click.option("--wait", type=click.FloatRange(min=1), default=60.0, show_default=True, help="seconds without a receipt")
+@click.option("--fps", type=Range(min=0), default=2.0, show_default=True, help="0 = as fast as they are taken")
+@click.option("--wait", type=Range(min=1), default=60.0, show_default=True, help="seconds without a receipt")
 @verb
 def replay(context: Context, path: Path, camera_id: str, fps: float, wait: float) -> None:
     """Play a video or a folder of pictures as if a camera saw it (a fake camera); ends when the box has them all.

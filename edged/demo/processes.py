@@ -32,6 +32,7 @@ class Processes:
 
     site: Path
     clock: Clock
+    confines: dict[str, tuple[str, ...]] = field(default_factory=dict)  # words that a process's command is run by
     _running: dict[str, _Process] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -88,8 +89,9 @@ class Processes:
         environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"} | {"PYTHONUNBUFFERED": "1"}
         with self._log(name).open("ab") as log:
             popen = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-            )
+                [*self.confines.get(name, ()), *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=environment, start_new_session=True,
+            )  # fmt: skip
         (self.site / "run" / f"{name}.pid").write_text(f"{popen.pid}\n")
         return popen
 

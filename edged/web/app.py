@@ -19,15 +19,18 @@ from flask import Flask, Response, abort, make_response, redirect, render_templa
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError, CSRFProtect
 
-from edged import health
+from edged import due, health
 from edged.clock import Clock, iso
 from edged.errors import Corrupt, EdgedError, Refused, Unavailable
 from edged.privacy import sizes
-from edged.storage import forecast, frames, leaks, requests, samples, views
+from edged.publish import rules
+from edged.retrain.fits import Fitting
+from edged.storage import brought, cycles, drift_views, forecast, frames, leaks, requests, samples, views
 from edged.storage.retention import Rules
 from edged.storage.store import Store
-from edged.web import masks, metrics, plot, words
-from edged.web.questions import Questions, Queues
+from edged.web import driftplot, ladder, masks, metrics, outlook, paretoplot, plot, retested, rollouts, words
+from edged.web.outlook import SHOWN_CAMERAS
+from edged.web.questions import Asking, Questions, Queues
 from edged.web.verdict import judge
 
 CSP = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; frame-src 'none'; object-src 'none'"
@@ -40,7 +43,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
-SECTIONS = ("now", "cameras", "privacy", "cycle", "models", "fleet")
+SECTIONS = ("now", "cameras", "privacy", "drift", "cycle", "models", "fleet")
 AUTHOR = "page"  # of labels and requests, until there are users
 _AGES = re.compile(rb"(<time\b[^>]*>)[^<]*")  # a text that the browser keeps up to date by itself
 
@@ -59,11 +62,19 @@ def create_app(
     limits: Rules | None = None,
     with_metrics: bool = True,
     runs: Callable[[], bool] | None = None,
+    when: due.Rules | None = None,
+    asking: Asking | None = None,
+    fitting: Fitting | None = None,
+    rolled: rules.Rules = rules.DEFAULTS,
+    outdated: Callable[[], str] = lambda: "",
 ) -> Flask:
-    """The page of one site. `names` are what people call the cameras, `gate` the limits to show ("max_loss" 0..1),
+    """The page of one site. `names` are what people call the cameras, `gate` the limits to show ("max_loss" 0..1, "min_fps",
+    "max_size" and "max_packed" in bytes; 0 or absent = none),
     `fixed` the masks that the configuration sets, `limits` what retention goes by, `hosts` the names, without port, that a
     request may be addressed to, `secret` signs the session cookie, `runs` says whether the
-    daemon runs now (None = its figures alone tell, a minute late).
+    daemon runs now (None = its figures alone tell, a minute late), `asking` how labels are asked for, `when` a cycle starts,
+    `fitting` what it takes to train each network, `rolled` by what a release that is started here is judged,
+    `outdated` what has changed since this process read it, a sentence without its full stop.
     """
     app = Flask(__name__)
     app.config.update(
@@ -74,8 +85,9 @@ def create_app(
     app.jinja_env.globals.update(words=words, site=site, iso=iso, name_of=lambda camera: names.get(camera, camera))
     app.jinja_env.filters.update(percent=words.percent, size=words.size, duration=words.duration, points=words.points)
     CSRFProtect(app)
-    queues = Queues(store)
-    counted = metrics.Figures(store, runs)
+    asking = asking or Asking()
+    queues = Queues(store, classes, asking)
+    counted = metrics.Figures(store, runs, asking.share)
 
     def ask() -> Questions:
         return Questions(store, queues, session, classes)
@@ -86,23 +98,37 @@ def create_app(
         """What a fragment's template is given."""
         now = clock.now()
         if section == "now":
-            known = views.now(store, now)
+            known = views.now(store, now, names)
             found = health.judge(health.look(store, now, runs=runs and runs())).reasons
             stored = forecast.of(store, limits, now) if limits is not None else []
-            return {"now": now, "facts": known, "verdict": judge(known, names, found), "stored": stored}
+            verdict = judge(known, names, found)
+            return {"now": now, "facts": known, "verdict": verdict, "stored": stored, "outdated": outdated()}
         if section == "cameras":
             heard = views.cameras(store, now)
-            silent = [camera for camera in names if camera not in {c.id for c in heard}]
+            silent = views.silent([c.id for c in heard], names)
             return {"now": now, "cameras": heard, "silent": silent, "masked": masks.counted(store, fixed)}
         if section == "privacy":
             return {"now": now, "privacy": leaks.measure(store), "sizes": sizes.SIZES, "expected": sizes.EXPECTED}
+        if section == "drift":
+            cameras = [driftplot.drawn(d) for d in drift_views.drift(store)]
+            return {"now": now, "drift": cameras, "words_of": driftplot.NAMES}
         if section == "cycle":
-            return {"now": now, "cycle": views.cycle(store), "past": views.past_cycles(store)}
+            return {"now": now, "ladder": ladder.of(store, when, now, daemon=runs is None or runs())}
         if section == "models":
             series = views.accuracy_series(store, now)
             charts = {"wide": plot.chart(series, names, 860, 280), "narrow": plot.chart(series, names, 350, 240)}
-            return {"now": now, "models": views.models(store), "series": series, "charts": charts, "gate": gate}
-        return {"now": now, "fleet": views.fleet(store)}
+            made = views.models(store)
+            shown = {"models": made, "brought": brought.all(store), "fitting": fitting}
+            unfolded = {m.id for m in (*made[:3], *[m for m in made if m.release][:1])}
+            shown["retested"] = retested.of(store, unfolded, gate)
+            fronts = paretoplot.fronts(store, gate)
+            return {"now": now, **shown, "series": series, "charts": charts, "gate": gate, "fronts": fronts}
+        return {
+            "now": now,
+            "fleet": outlook.all(store, now, rolled, configured=names),
+            "shown": SHOWN_CAMERAS,
+            "health_of": outlook.health,
+        }
 
     def show(section: str) -> Callable[[], Response]:
         return lambda: _conditional(render_template(f"_{section}.html", **facts(section)))
@@ -112,12 +138,13 @@ def create_app(
         given: dict[str, Any] = {}
         for section in SECTIONS:
             given |= facts(section)
-        return render_template("page.html", **given, question=ask().next())
+        return render_template("page.html", **given, question=ask().next(request.args.get("ask", "")))
 
     for section in SECTIONS:
         app.add_url_rule(f"/{section}", section, show(section), methods=["GET"])
 
     app.register_blueprint(masks.painter(store, names, fixed, AUTHOR))
+    app.register_blueprint(rollouts.steered(store, rolled, AUTHOR))
 
     def asked(sample: str = "") -> ResponseReturnValue:
         """The next question: as a fragment for the script, by way of the page without it."""
@@ -127,7 +154,7 @@ def create_app(
 
     @app.get("/label")
     def label() -> ResponseReturnValue:
-        return asked()
+        return asked(request.args.get("ask", ""))
 
     @app.post("/label")
     def label_add() -> ResponseReturnValue:
@@ -148,9 +175,25 @@ def create_app(
 
     @app.post("/request/cycle")
     def request_cycle() -> ResponseReturnValue:
-        """Ask the daemon for a cycle; asking twice before it has begun is asking once."""
-        if not any(r.verb == "cycle" for r in requests.pending(store)):
-            requests.add(store, "cycle", {}, AUTHOR)
+        """Ask the daemon for a cycle; asking twice before it has begun is asking once. `overturn=1`: one that learns also
+        from labels that contradict much of what was learned.
+        """
+        args = {"overturn": True} if request.args.get("overturn") == "1" else {}
+        if not any(r.verb == "cycle" and args.items() <= r.args.items() for r in requests.pending(store)):
+            requests.add(store, "cycle", args, AUTHOR)
+        if request.headers.get("X-Fragment") == "1":
+            return "", 204
+        return redirect(url_for("index", _anchor="cycle"), 303)
+
+    @app.post("/request/cancel")
+    def request_cancel() -> ResponseReturnValue:
+        """End the cycle that runs; where none does, or it is ending already, take back what was asked for."""
+        pending = requests.pending(store)
+        if cycles.running(store) is not None and not any(r.verb == "cancel" for r in pending):
+            requests.add(store, "cancel", {}, AUTHOR)
+        else:
+            for asked_for in (r for r in pending if r.verb == "cycle"):
+                requests.done(store, asked_for.id, f"taken back by {AUTHOR}")
         if request.headers.get("X-Fragment") == "1":
             return "", 204
         return redirect(url_for("index", _anchor="cycle"), 303)

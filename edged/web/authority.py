@@ -5,7 +5,7 @@ listen anywhere but on the loopback. The words are kept so that a login can be p
 
     look     sees rows and scrubbed pictures
     label    adds and takes back labels
-    steer    asks for a cycle
+    steer    asks for a cycle, ends one; starts, pauses and ends the rollout of a release
     mask     paints masks and removes painted ones
     anyone   nothing about the site is told
 """
@@ -22,6 +22,7 @@ AUTHORITY: Mapping[tuple[str, str], Right] = {
     ("GET", "/now"): "look",
     ("GET", "/cameras"): "look",
     ("GET", "/privacy"): "look",
+    ("GET", "/drift"): "look",
     ("GET", "/cycle"): "look",
     ("GET", "/models"): "look",
     ("GET", "/fleet"): "look",
@@ -30,6 +31,11 @@ AUTHORITY: Mapping[tuple[str, str], Right] = {
     ("POST", "/label/undo"): "label",
     ("POST", "/label/skip"): "label",
     ("POST", "/request/cycle"): "steer",
+    ("POST", "/request/cancel"): "steer",
+    ("POST", "/rollout/start"): "steer",
+    ("POST", "/rollout/pause"): "steer",
+    ("POST", "/rollout/resume"): "steer",
+    ("POST", "/rollout/abort"): "steer",
     ("GET", "/camera/<camera>/mask"): "mask",
     ("POST", "/camera/<camera>/mask"): "mask",
     ("POST", "/camera/<camera>/mask/<mask>/remove"): "mask",

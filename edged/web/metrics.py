@@ -8,6 +8,7 @@ guarantee that two figures are of the same moment: the daemon writes its own eve
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -23,9 +24,25 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from edged import __version__, health
-from edged.storage import alarms, counters, cycles, deliveries, figures, gaps, gauges, leaks, releases, reports
+from edged.publish import rules
+from edged.storage import (
+    alarms,
+    blocked,
+    census,
+    counters,
+    cycles,
+    drifts,
+    figures,
+    gaps,
+    gauges,
+    labels,
+    leaks,
+    releases,
+    reports,
+)
 from edged.storage.gauges import RECEIPT_S, SCRUB_S, Gauge
 from edged.storage.store import Store
+from edged.web import outlook
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 DROPPED = ("withheld", "refused", "duplicate")
@@ -67,8 +84,10 @@ TOTALS: Mapping[str, tuple[str, str]] = {
 class Figures(Collector):
     """The page of figures of one store; keep it, since it remembers what is dear."""
 
-    def __init__(self, store: Store, runs: Callable[[], bool] | None = None) -> None:
-        self._store, self._runs = store, runs
+    def __init__(
+        self, store: Store, runs: Callable[[], bool] | None = None, audit_share: float = labels.AUDIT_SHARE
+    ) -> None:
+        self._store, self._runs, self._audit_share = store, runs, audit_share
         self._dear: dict[str, tuple[float, float]] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -84,6 +103,7 @@ class Figures(Collector):
         yield from _ingest(totals)
         yield from self._kept()
         yield from self._loop(totals)
+        yield from _drift(store)
         yield from _privacy(store, totals)
         yield from _daemon(totals, measured)
         yield from _health(store, at, self._runs and self._runs())
@@ -129,6 +149,15 @@ class Figures(Collector):
         queue = self._once("queue", lambda: figures.unlabelled(store))
         yield GaugeMetricFamily("edged_label_queue_items", f"regions without a label, up to {figures.MOST}", queue)
         yield _total(totals, "edged_labels", "labels that were given, also those undone since", "labels", "source")
+        apart = GaugeMetricFamily(
+            "edged_teacher_disagreement_ratio",
+            "audit samples on which the newest teacher and a person differ",
+            labels=(),
+        )
+        differ = self._once("apart", lambda: census.disagreement(store, self._audit_share).share or 0.0)
+        if self._once("judged", lambda: census.disagreement(store, self._audit_share).n):
+            apart.add_metric((), differ)
+        yield apart
         stages = GaugeMetricFamily("edged_cycle_duration_seconds", "of the last cycle's stages", labels=("stage",))
         if last := cycles.latest(store):
             for s in cycles.stages(store, last.id):
@@ -147,12 +176,10 @@ class Figures(Collector):
         if release := releases.latest(store):
             if release.candidate is not None and (share := _accuracy(store, release.candidate)) is not None:
                 accuracy.add_metric([release.name, "holdout"], share)
-            statuses: dict[str, int] = {}
-            for d in deliveries.of(store, release.number):
-                statuses[d.status] = statuses.get(d.status, 0) + 1
-            for status, n in sorted(statuses.items()):
-                cameras.add_metric([status], n)
-        yield from (accuracy, cameras)
+            found = outlook.look(store, release, store.clock.now(), rules.DEFAULTS)
+            for status, n in sorted(found.counts.items()):
+                cameras.add_metric([status.replace(" ", "_")], n)
+        yield from (accuracy, cameras, *_rollouts(store))
 
     def _once(self, name: str, ask: Callable[[], float]) -> float:
         """What `ask` said in the last minute, else what it says now."""
@@ -160,6 +187,16 @@ class Figures(Collector):
         if name not in self._dear or now - self._dear[name][0] >= DEAR_S:
             self._dear[name] = now, ask()
         return self._dear[name][1]
+
+
+def _rollouts(store: Store) -> Iterable[Metric]:
+    made = GaugeMetricFamily("edged_rollout_releases", "releases for cameras by their state", labels=("state",))
+    for state, n in sorted(Counter(str(r.state) for r in releases.all(store)).items()):
+        made.add_metric([state], n)
+    yield made
+    yield GaugeMetricFamily(
+        "edged_rollout_blocked", "hashes that are never released again", value=len(blocked.all(store))
+    )
 
 
 def _accuracy(store: Store, candidate: int) -> float | None:
@@ -185,6 +222,22 @@ def _ingest(totals: Mapping[str, int]) -> Iterable[Metric]:
     yield from (receipt, scrub)
     yield _total(totals, "edged_scrub_regions", "areas covered in cameras' pictures", "scrubbed", "kind")
     yield _total(totals, "edged_mqtt_messages", "messages with the broker", "mqtt", "direction")
+
+
+def _drift(store: Store) -> Iterable[Metric]:
+    score = GaugeMetricFamily(
+        "edged_drift_score", "highest of its classes' newest scores; 1 = at the line", labels=("camera", "test")
+    )
+    highest: dict[tuple[str, str], float] = {}
+    for e in drifts.latest(store):
+        highest[e.camera, e.test] = max(e.score, highest.get((e.camera, e.test), 0.0))
+    for (camera, test), value in sorted(highest.items()):
+        score.add_metric([camera, test], value)
+    standing = {s.camera for s in drifts.standing(store)}
+    drifting = GaugeMetricFamily("edged_drift_alarm", "1 = this camera drifts", labels=("camera",))
+    for camera in sorted({camera for camera, _ in highest}):
+        drifting.add_metric([camera], float(camera in standing))
+    yield from (score, drifting)
 
 
 def _privacy(store: Store, totals: Mapping[str, int]) -> Iterable[Metric]:

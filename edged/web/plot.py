@@ -15,18 +15,17 @@ from edged.web.words import axis_time, percent
 
 SHAPES = ("circle", "square", "triangle", "diamond", "cross")
 COLOURS = 5  # classes c0..c4 of the style sheet
-FEW = 10  # a point of fewer labels is drawn hollow
+FEW = 10  # a point of fewer labels is not drawn: it would swing between 0 and 100 %
 TICK_STEPS = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 7 * 86400)
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One point: its place, the path of its shape, whether it stands on few labels, and what it says."""
+    """One point: its place, the path of its shape, and what it says."""
 
     x: float
     y: float
     path: str
-    few: bool
     title: str
 
 
@@ -67,11 +66,13 @@ class Chart:
 
 
 def chart(series: Series, names: Mapping[str, str], width: int, height: int) -> Chart | None:
-    """None when there is nothing to draw. The scale starts at the decade below the worst point and ends at 100 %."""
-    if not series.cameras:
+    """None when there is nothing to draw: no point of FEW labels. The scale starts at the decade below the worst point and
+    ends at 100 %."""
+    drawn = {camera: tuple(p for p in line if p.n >= FEW) for camera, line in series.cameras.items()}
+    if not any(drawn.values()):
         return None
     left, right, top, bottom = 50.0, width - 14.0, 26.0, height - 28.0
-    worst = min(p.share for line in series.cameras.values() for p in line)
+    worst = min(p.share for line in drawn.values() for p in line)
     floor = min(0.8, math.floor(worst * 10 - 1e-9) / 10) if worst > 0 else 0.0
     span = series.end - series.start
 
@@ -83,7 +84,8 @@ def chart(series: Series, names: Mapping[str, str], width: int, height: int) -> 
 
     lines = tuple(
         _line(i, camera, names.get(camera, camera), points, x, y)
-        for i, (camera, points) in enumerate(series.cameras.items())
+        for i, (camera, points) in enumerate(drawn.items())
+        if points
     )
     step = 0.1 if floor >= 0.5 else 0.2
     shares = [1 - i * step for i in range(int((1 - floor) / step + 1e-6) + 1)]
@@ -101,7 +103,7 @@ def _line(i: int, camera: str, name: str, points: tuple[Point, ...], x, y) -> Li
     shape = SHAPES[i % len(SHAPES)]
     marks = tuple(
         Mark(
-            x(p.ts), y(p.share), _shape(shape, x(p.ts), y(p.share)), p.n < FEW,
+            x(p.ts), y(p.share), _shape(shape, x(p.ts), y(p.share)),
             f"{name}: {percent(p.share, 0)} ({p.right} of {p.n})",
         )
         for p in points

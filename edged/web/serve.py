@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import signal
 import socket
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -18,9 +19,13 @@ from waitress.server import create_server
 from edged.errors import Misconfigured, Unavailable
 
 
-def serve(app: Flask, listen: str, threads: int = 8) -> None:
-    """Blocks until the process is told to end. `listen` is host:port. Raises Misconfigured, Unavailable."""
+def serve(app: Flask, listen: str, threads: int = 8, ready: Callable[[str], None] = lambda _: None) -> None:
+    """Blocks until the process is told to end. `listen` is host:port; `ready` is told the address once it is taken. Raises
+    Misconfigured, Unavailable.
+    """
     server = bound(app, listen, threads)
+    host = loopback(listen)[0]
+    ready(f"http://{f'[{host}]' if ':' in host else host}:{server.effective_port}/")
     previous = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         server.run()

@@ -15,6 +15,7 @@ from typing import Literal
 from edged.health import Reason
 from edged.storage.alarms import PRIVACY_LEAK, PRIVACY_UNMEASURED, SCRUB_DOWN
 from edged.storage.views import CycleView, Now, Score
+from edged.web import words
 from edged.web.words import STAGES, count, duration, listed, percent, sentence_case
 
 Level = Literal["good", "busy", "warn", "bad"]
@@ -59,11 +60,12 @@ def judge(now: Now, names: Mapping[str, str] | None = None, reasons: Sequence[Re
     """`names` are what people call the cameras; an unnamed one goes by its id. `reasons` are those of edged/health.py."""
     names = names or {}
     box = _box(reasons)
-    if now.cameras == 0:
-        waiting = Finding(10, "warn", "Waiting", "no camera has spoken yet", "cameras")
+    if now.cameras == len(now.silent):
+        awaited = f": {_awaited(now, names)} awaited" if now.silent else ""
+        waiting = Finding(10, "warn", "Waiting", f"no camera has spoken yet{awaited}", "cameras")
         first, *rest = sorted([*_privacy(now), *box, waiting], key=lambda f: f.rank)
         return Verdict(first.level, first.word, f"{sentence_case(first.text)}.", tuple(rest))
-    told = (_cameras(now, names), _rollout(now), _cycle(now), _slipping(now), _withheld(now))
+    told = (_cameras(now, names), _unspoken(now, names), _rollout(now), _cycle(now), _slipping(now), _withheld(now))
     found = sorted((f for f in (*_privacy(now), *box, *told) if f), key=lambda f: f.rank)
     if not found:
         found = [_calm(now)]
@@ -89,7 +91,9 @@ WORDS = {
     "clock_wrong": "Out of time",
     "clock_stepped": "Out of time", "backup_none": "Unsaved", "backup_old": "Unsaved", "retention_held": "Held",
     "catalogue_rebuilt": "Mended", "keyring_copy": "One key", "frames_missing": "Gaps", "camera_silent": "Partly blind",
+    "left_out": "Left out", "fits_nobody": "Left out",
 }  # fmt: skip
+SECTIONS = {"camera_silent": "cameras", "frames_missing": "cameras", "left_out": "fleet", "fits_nobody": "fleet"}
 TOLD = {PRIVACY_LEAK, SCRUB_DOWN, PRIVACY_UNMEASURED, "camera_offline"}  # in words of their own, here
 
 
@@ -98,7 +102,7 @@ def _box(reasons: Sequence[Reason]) -> list[Finding]:
     return [
         Finding(
             0 if r.severity == "failed" else 6, "bad" if r.severity == "failed" else "warn", WORDS.get(r.code, "Warning"),
-            r.text + (f" ({r.hint})" if r.hint else ""), "cameras" if r.code in ("camera_silent", "frames_missing") else "now",
+            r.text + (f" ({r.hint})" if r.hint else ""), SECTIONS.get(r.code, "now"),
         )
         for r in reasons if r.code not in TOLD
     ]  # fmt: skip
@@ -116,6 +120,17 @@ def _cameras(now: Now, names: Mapping[str, str]) -> Finding | None:
     return Finding(5, "warn", "Partly blind", text, "cameras", True)
 
 
+def _unspoken(now: Now, names: Mapping[str, str]) -> Finding | None:
+    if not now.silent:
+        return None
+    text = words.unspoken([names.get(c, c) for c in now.silent])
+    return Finding(5, "warn", "Waiting", text, "cameras")
+
+
+def _awaited(now: Now, names: Mapping[str, str]) -> str:
+    return f"{listed([names.get(c, c) for c in now.silent])} {'is' if len(now.silent) == 1 else 'are'}"
+
+
 def _rollout(now: Now) -> Finding | None:
     r = now.release
     if r is None:
@@ -124,9 +139,12 @@ def _rollout(now: Now) -> Finding | None:
         why = f": {_unstopped(r.detail)}" if r.detail else ""
         return Finding(1, "bad", "Halted", f"release {r.number} was halted{why}", "fleet")
     if r.state == "rolling":
-        done = r.counts.get("SUCCEEDED", 0)
-        text = f"release {r.number} runs on {done} of {count(now.cameras, 'camera')}"
+        text = f"release {r.number} runs on {now.running} of {count(now.cameras, 'camera')}"
         return Finding(3, "busy", "Rolling out", text, "fleet")
+    if r.state == "paused":
+        return Finding(4, "warn", "Paused", f"release {r.number} is {_unstopped(r.detail) or 'paused'}", "fleet")
+    if r.state == "waiting":
+        return Finding(4, "busy", "Waiting", f"release {r.number} waits for its start", "fleet")
     return None
 
 
@@ -140,7 +158,9 @@ def _cycle(now: Now) -> Finding | None:
         return Finding(6, "bad", "Stuck", f"the last cycle failed: {_unstopped(c.detail)}", "cycle")
     if c is not None and c.state == "refused":
         stays = f"; release {now.release.number} stays" if now.release else ""
-        return Finding(8, "warn", "Holding", f"the gate refused the last candidates{stays}", "models")
+        if any(r.name == "gate" and r.state == "done" for r in c.rungs):
+            return Finding(8, "warn", "Holding", f"the gate refused the last candidates{stays}", "models")
+        return Finding(8, "warn", "Holding", f"the last cycle made no model: {_unstopped(c.detail)}{stays}", "cycle")
     return None
 
 
@@ -189,7 +209,7 @@ def _calm(now: Now) -> Finding:
     if now.recent.n >= ENOUGH:
         seen = f" and were right on {percent(now.recent.share, 0)} of the last {now.recent.n} labelled samples"
     if now.running < now.cameras:
-        text = f"{now.running} of them run release {now.release.number}{seen}"
+        text = f"{now.running} of them run{'s' if now.running == 1 else ''} release {now.release.number}{seen}"
     else:
         text = f"all run release {now.release.number}{seen}"
     return Finding(10, "good", "Good", text, "models")

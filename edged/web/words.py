@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 STAGES = {
     "snapshot": "freezing the samples",
+    "reuse": "trying the models there are",
     "train": "training",
     "compress": "compressing",
     "retest": "re-testing under the camera's limits",
@@ -34,9 +35,11 @@ def ago(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """1234567 -> 1.2 MB."""
+    """1234567 -> 1.2 MB, 678 -> 678 B."""
     if count >= 1e9:
         return f"{count / 1e9:.1f} GB"
+    if count < 1e3:
+        return f"{count:.0f} B"
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
@@ -71,6 +74,11 @@ def listed(names: list[str], most: int = 3) -> str:
     if len(names) > most:
         return f"{', '.join(names[:most])} and {len(names) - most} more"
     return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def unspoken(names: list[str]) -> str:
+    """Of cameras that the configuration names and that never spoke."""
+    return f"{listed(names)} {'has' if len(names) == 1 else 'have'} not spoken yet"
 
 
 def number(n: int) -> str:

@@ -10,6 +10,16 @@ async function show(response) {
   else if (response.ok) await swap(question, await response.text());
 }
 
+// Why a button did nothing, in the server's words, until another one does something.
+async function explain(response, act) {
+  const said = document.getElementById("refused");
+  const plain = response.headers.get("Content-Type")?.startsWith("text/plain");
+  const why = response.ok || !plain ? "" : (await response.text()).trim();
+  said.textContent = response.ok ? "" : `${act}: ${why || `the answer was ${response.status}`}`;
+  said.hidden = response.ok;
+  if (!response.ok) said.scrollIntoView({ block: "nearest" });
+}
+
 async function send(form, button) {
   if (sending) return;
   sending = true;
@@ -18,9 +28,11 @@ async function send(form, button) {
   try {
     const response = await fetch(url, { method: "POST", body, headers: { "X-Fragment": "1" } });
     if ("quiet" in form.dataset) {
+      const was = button.textContent;
       button.textContent = response.ok ? "Asked for" : "Could not ask";
+      await explain(response, was);
       button.disabled = true;
-      setTimeout(() => { button.textContent = "Run a cycle now"; button.disabled = false; }, 3000);
+      setTimeout(() => { button.textContent = was; button.disabled = false; }, 3000);
     } else {
       await show(response);
     }
@@ -45,6 +57,17 @@ document.addEventListener("keydown", (event) => {
   if (!button) return;
   event.preventDefault();
   send(button.form, button);
+});
+
+// Somebody points at one where teacher and camera disagree: it is asked next.
+document.addEventListener("click", async (event) => {
+  const link = event.target.closest?.("a[data-ask]");
+  if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  const url = `${question.dataset.url}?ask=${encodeURIComponent(link.dataset.ask)}`;
+  const response = await fetch(url, { headers: { "X-Fragment": "1" } }).catch(() => null);
+  if (!response) document.getElementById("lost").hidden = false;
+  else if (!sending) await show(response);
 });
 
 // An empty queue fills by itself; a question that somebody looks at is left alone.

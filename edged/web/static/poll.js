@@ -25,10 +25,15 @@ async function swap(element, html) {
     const same = next.querySelector("#" + CSS.escape(details.id));
     if (same) same.open = true;
   }
+  const pressed = element.contains(document.activeElement) && document.activeElement.closest("button[formaction]");
   const holder = document.activeElement?.closest?.("details[id]");
   const focused = element.contains(holder) && document.activeElement.matches("summary") ? holder.id : null;
   element.replaceChildren(...next.childNodes);
   if (focused) document.querySelector("#" + CSS.escape(focused) + " > summary")?.focus({ preventScroll: true });
+  for (const button of pressed ? element.querySelectorAll("button[formaction]") : []) {
+    const same = button.value === pressed.value && button.formAction === pressed.formAction;
+    if (same) button.focus({ preventScroll: true });
+  }
   const title = element.querySelector("[data-title]");
   if (title) document.title = title.dataset.title;
   tick();
