@@ -1,34 +1,35 @@
-"""The model that runs: loaded from its slot, watched on probation, left by itself when it does not do.
+"""The model that runs: loaded from its slot, watched on probation (watch.py), left by itself when it does not do.
 
 Guarantees: there is always a pipeline (without a model, regions go out unlabelled); a model that took the process down
-twice, does not load, fails or answers only rubbish on probation is left for the one before it without asking anybody.
-Does not guarantee: that labels are right; the box judges that from its own labels.
+twice, does not load, fails, answers only rubbish or is absurdly slow on probation is left for the one before it without
+asking anybody. A disk that takes nothing stops none of that: then a proven model runs though its loads cannot be
+counted, and an unproven one does not. Does not guarantee: that labels are right; the box judges that from its labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.pipeline import Box, Pipeline, Result
-from agent.slots import Slot, Slots
+from agent.slots import Loaded, Slot, Slots
+from agent.watch import Probation, Watch, bounded, fence, fenced, room_for
+from edged.clock import cpu_seconds
 from edged.engine import load, patterns
 from edged.errors import Corrupt, EdgedError, Refused
-from edged.wire.messages import REGION_PX
+from edged.wire.messages import REGION_PX, Health
 
+__all__ = ["NO_MODEL", "Active", "Probation"]
+
+log = logging.getLogger("edged.agent")
+
+LOAD_TIMES = 3  # a load may take so many times as long as a picture; the self-test has shown that it ends
 NO_MODEL = Pipeline(None, (), REGION_PX)
-
-
-@dataclass(frozen=True)
-class Probation:
-    """How long a new model is watched: until it has answered for `frames` pictures, or `seconds` have passed."""
-
-    frames: int = 20
-    seconds: float = 60.0
 
 
 class Active:
@@ -40,8 +41,10 @@ class Active:
         self.pipeline = NO_MODEL
         self.slot: Slot | None = None
         self.failed_total = 0  # pictures for which a proven model gave no usable answer
-        self._frames, self._since = 0, 0.0
+        self._answered = False
         self._failure = ""
+        self._watch: Watch | None = None  # while on probation
+        self._most = 0  # bytes that the process may have while the model on probation works, 0 = any number
 
     def boot(self, now: float) -> str:
         """Load what the pointer says, or what is left when that does not do. Returns why a model was left, or ""."""
@@ -52,6 +55,8 @@ class Active:
             else:
                 reason = self._load(now)
                 if not reason:
+                    if self.slots.pointer.probation:
+                        self._watch = Watch(self.probation, self._fallback(), now)
                     return left
             left = left or reason
             self.slots.roll_back()
@@ -60,44 +65,63 @@ class Active:
 
     def switch(self, now: float) -> str:
         """Run the staged model on probation. Returns why it had to be left again at once, or ""."""
+        before = self.pipeline if self.slot is not None and room_for(self.slots.size()) else None
         self.slots.switch()
+        if (slot := self.slots.active()) is not None and slot.returns:
+            before = None
+        if before is None:
+            self.pipeline = NO_MODEL  # two engines would not fit
         reason = self._load(now)
         if reason:
             self.roll_back(now)
+        else:
+            self._watch = Watch(self.probation, before, now)
         return reason
 
     def run(self, image: NDArray[np.uint8], boxes: Sequence[Box], now: float, **options: Any) -> Result:
         """The pipeline, with the model's failures caught: such a picture's regions go out unlabelled."""
+        began = cpu_seconds()
         try:
-            result = self.pipeline.run(image, boxes, **options)
-        except Refused as e:
-            self._failed(f"it failed on a picture: {e}")
+            with self._guarded() if self._watch else nullcontext():
+                result = self.pipeline.run(image, boxes, **options)
+        except (Refused, MemoryError) as e:
+            self._failed(f"it failed on a picture: {str(e) or 'it needs more memory than it may have'}")
             return NO_MODEL.run(image, boxes, **options)
         if self.slot is not None and result.regions:
             if result.bad == len(result.regions):
                 self._failed("it answers with numbers that are not finite")
-            else:
-                self._frames += 1
-                if not self.slots.pointer.probation:
-                    self.slots.answered()
+            elif self._watch is not None:
+                self._answered = True
+                self._watch.look(image, boxes, result, cpu_seconds() - began, now)
+            elif not self._answered:
+                self._answered = True
+                self._forgiven()
         return result
 
     def verdict(self, now: float) -> tuple[bool, str] | None:
         """On probation: None while undecided, else (stays, why). The caller acts by `commit` or `roll_back`."""
-        if self._failure:
-            return False, self._failure
-        if self._frames >= self.probation.frames:
-            return True, f"answered for {self._frames} pictures"
-        if now - self._since < self.probation.seconds:
+        watch = self._watch
+        if watch is None:
             return None
-        if self._frames == 0:  # nothing moved: ask it about a picture of our own
+        if why := self._failure or watch.against():
+            return False, why
+        if watch.pictures >= self.probation.frames:
+            return True, f"answered for {watch.pictures} pictures"
+        if now - watch.since < self.probation.seconds:
+            return None
+        if watch.pictures == 0:  # nothing moved: ask it about a picture of our own
             self.run(patterns.picture(1, REGION_PX), [(0, 0, REGION_PX, REGION_PX)], now)
-            return self.verdict(now) if self._failure else (True, "answered for a picture of its own")
-        return True, f"answered for {self._frames} pictures in {self.probation.seconds:g} s"
+            return (False, self._failure) if self._failure else (True, "answered for a picture of its own")
+        return True, f"answered for {watch.pictures} pictures in {self.probation.seconds:g} s"
+
+    def health(self) -> Health | None:
+        """What the probation has shown so far, None when none is under way."""
+        return self._watch.health() if self._watch else None
 
     def commit(self) -> None:
-        """Probation is over."""
+        """Probation is over. Raises OSError when the disk does not take it; then it goes on."""
         self.slots.commit()
+        self._watch = None
 
     def roll_back(self, now: float) -> None:
         """Leave this model for the one before it."""
@@ -106,23 +130,56 @@ class Active:
 
     def close(self) -> None:
         """A clean stop is no crash, on probation either."""
-        if self._frames and not self._failure:
-            self.slots.answered()
+        if self._answered and not self._failure:
+            self._forgiven()
 
     def _load(self, now: float) -> str:
         """Load the active slot; returns why not, or ""."""
-        self.slots.loading()
-        self._frames, self._since, self._failure = 0, now, ""
+        self._answered, self._failure, self._watch = False, "", None
+        try:
+            self.slots.loading()
+        except OSError as e:
+            if self.slots.pointer.probation:
+                return f"it is not tried while the disk takes nothing: {e}"
+            log.error("loads are not counted: %s", e)
         try:
             loaded = self.slots.load()
             if loaded is None:
                 raise Corrupt("its slot is empty")
-            engine = load(loaded.model, runtime=self.runtime, threads=self.threads)
-        except EdgedError as e:
-            return f"it does not load: {e}"
+            self._most = fence(loaded.slot.memory) if self.probation.fenced else 0
+            with self._guarded(LOAD_TIMES) if self.slots.pointer.probation else nullcontext():
+                self.pipeline = self._pipeline(loaded)
+        except (EdgedError, OSError, MemoryError) as e:
+            return f"it does not load: {str(e) or type(e).__name__}"
         self.slot = loaded.slot
-        self.pipeline = Pipeline(engine, loaded.slot.classes, loaded.slot.px)
         return ""
+
+    @contextmanager
+    def _guarded(self, times: int = 1) -> Iterator[None]:
+        with bounded(times * self.probation.hang_s), fenced(self._most):
+            yield
+
+    def _fallback(self) -> Pipeline | None:
+        """The model before, after a start in the middle of a probation."""
+        if self.slot is not None and self.slot.returns:
+            return None
+        try:
+            loaded = self.slots.fallback()
+            if loaded is not None and room_for(len(loaded.model)):
+                return self._pipeline(loaded)
+        except (EdgedError, OSError, MemoryError) as e:
+            log.warning("nothing to compare with: %s", e)
+        return None
+
+    def _pipeline(self, loaded: Loaded) -> Pipeline:
+        engine = load(loaded.model, runtime=self.runtime, threads=self.threads)
+        return Pipeline(engine, loaded.slot.classes, loaded.slot.px)
+
+    def _forgiven(self) -> None:
+        try:
+            self.slots.answered()
+        except OSError as e:
+            log.error("%s", e)
 
     def _failed(self, why: str) -> None:
         self.failed_total += 1

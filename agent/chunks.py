@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from edged.errors import Refused
@@ -65,5 +66,9 @@ class Part:
         """The whole file as it is on disk; whoever uses it checks it."""
         return self.path.read_bytes()
 
-    def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
+
+def clear(folder: Path) -> None:
+    """What downloads have left. What cannot be removed now is, by the next one."""
+    for old in folder.glob("*.part"):
+        with suppress(OSError):
+            old.unlink()

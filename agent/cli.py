@@ -1,33 +1,34 @@
-"""`edged-agent run | test | status`: what a camera runs. Exit codes: 0 ok, 1 failed, 2 usage, 5 broker away, 78
-settings.
+"""`edged-agent run | test | status | unpack | probe`: what a camera runs. Exit codes: 0 ok, 1 failed, 2 usage, 4 not found,
+5 broker away, 75 try later, 78 settings.
 
 Heavy imports (OpenCV, the runtimes, tuf) happen inside the verbs that need them.
 """
 
 from __future__ import annotations
 
-import argparse
 import fcntl
+import hashlib
 import json
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent import arguments
 from agent import settings as settings_file
-from edged import __version__
+from edged import durable
 from edged.clock import Clock, SystemClock
-from edged.errors import EXIT_FAILED, EXIT_UNREACHABLE, EdgedError, Misconfigured, Refused, Unavailable
+from edged.errors import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_UNREACHABLE, EdgedError, Misconfigured, Refused, Unavailable
 
 if TYPE_CHECKING:
     from agent.run import Agent, Options
     from agent.settings import Settings
-    from agent.slots import Slot
     from agent.source import Shot, Source
+    from edged.wire.signature import Signer
 
 SCHEMA_VERSION = 1
 PATIENT = ("folder:", "file:", "cnrpark:", "pklot:", "scene:")  # sources that can wait
@@ -39,8 +40,9 @@ CONNECT_S = 10.0  # how long `test` waits for the broker
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code; argparse itself leaves with 2."""
-    given = vars(_parser().parse_args(argv))
-    verb, as_json = given.pop("verb"), given.pop("json")
+    given = vars(arguments.parser().parse_args(argv))
+    verb = given.pop("verb")
+    as_json = given.pop("json") | given.pop("json_first")  # it may stand on either side of the verb
     verbose = given.pop("verbose")
     logging.basicConfig(
         stream=sys.stderr, level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(message)s"
@@ -48,9 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A forged picture of a few bytes may claim gigapixels; OpenCV reads this when it is first imported.
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
     try:
-        file = given.pop("config")
+        file = given.pop("config", None)
         if verb == "status":
             return _status(Path(given["state"] or _state_in(file)), as_json)
+        if verb == "unpack":
+            return _unpack(Path(given["file"]), given["from"], given["out"], as_json)
+        if verb == "probe":
+            return _probe(file, given, as_json)
         once, wait_s = given.pop("once", False), given.pop("wait", None)
         settings = settings_file.read(Path(file) if file else None, given)
         return _run(settings, once, wait_s) if verb == "run" else _test(settings, as_json)
@@ -59,14 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps({"error": {"code": e.code, "message": str(e), "hint": e.hint}}), file=sys.stderr)
         else:
             print(f"edged-agent: {e}" + (f"\n  {e.hint}" if e.hint else ""), file=sys.stderr)
-        return e.exit_code if isinstance(e, Misconfigured) else EXIT_FAILED
+        return e.exit_code
 
 
 # --- run
 
 
 def _run(settings: Settings, once: bool, wait_s: float | None = None) -> int:
-    from agent import run
+    from agent import run, status
 
     endpoint = settings.endpoint()
     root = _root(settings)
@@ -89,9 +95,11 @@ def _run(settings: Settings, once: bool, wait_s: float | None = None) -> int:
         try:
             agent = run.Agent(
                 link, shots, site=settings.site, camera=settings.camera, state_dir=Path(settings.state), clock=clock,
-                root=root, options=_options(settings),
+                root=root, options=_options(settings), signer=_signer(settings),
             )  # fmt: skip
-            logging.info("camera %s of site %s: %s", settings.camera, settings.site, _model_words(agent.active.slot))
+            logging.info(
+                "camera %s of site %s: %s", settings.camera, settings.site, status.model_words(agent.active.slot)
+            )
             waiting = Waiting(agent, clock, wait_s)
             agent.run(lambda: stopping or (once and waiting.is_over()), once=once)
             if once and not stopping and (left := len(agent.spool)):
@@ -131,7 +139,11 @@ def _options(s: Settings) -> Options:
         hardware=s.hardware, runtime=s.runtime, threads=s.threads, window=s.window, resend_after_s=s.resend_after_s,
         stats_every_s=s.stats_every_s, spool_bytes=s.spool_bytes, spool_frames=s.spool_frames, fsync=s.fsync,
         truth=Path(s.truth) if s.truth else None, preview=Path(s.preview) if s.preview else None,
-        probation=Probation(s.probation_frames, s.probation_s), patient=s.source.startswith(PATIENT),
+        patient=s.source.startswith(PATIENT), model=s.model, classes=s.classes,
+        probation=Probation(
+            s.probation_frames, s.probation_s, picture_s=1 / s.fps if s.fps else Probation.picture_s,
+            max_slowdown=s.max_slowdown, min_agreement=s.min_agreement, max_shift=s.max_shift, hang_s=s.hang_s, fenced=True,
+        ),
     )  # fmt: skip
 
 
@@ -166,14 +178,21 @@ def _shots(s: Settings, clock: Clock) -> Generator[Shot | None]:
             yield None
 
 
-def _root(settings: Settings) -> bytes:
-    from agent.metadata import check_root
-
+def _root(settings: Settings, *, anew: bool = False) -> bytes:
+    """Looked at once, unless `anew`: python-tuf, which can, is not loaded again for the same bytes."""
     try:
         root = Path(settings.root).read_bytes()
     except OSError as e:
         raise Misconfigured(f"root of trust {settings.root}: {e.strerror}", hint="copy it from the box") from e
+    note, digest = Path(settings.state) / "root-checked", hashlib.sha256(root).hexdigest().encode()
+    with suppress(OSError):
+        if not anew and note.read_bytes() == digest:
+            return root
+    from agent.client import check_root
+
     check_root(root, settings.root)
+    with suppress(OSError):  # then it is looked at again at the next start
+        durable.write(note, digest)
     return root
 
 
@@ -222,7 +241,7 @@ def _try(check: Callable[[], str]) -> tuple[bool, str]:
 
 
 def _test_root(settings: Settings) -> str:
-    _root(settings)
+    _root(settings, anew=True)
     return f"{settings.root} is a root of trust"
 
 
@@ -254,6 +273,7 @@ def _test_source(settings: Settings) -> str:
 def _test_model(settings: Settings) -> str:
     from agent.selftest import Known, check
     from agent.slots import Slots
+    from agent.status import model_words
 
     slots = Slots(Path(settings.state) / "slots")
     loaded = slots.load()
@@ -262,44 +282,33 @@ def _test_model(settings: Settings) -> str:
     slot = loaded.slot
     outcome = check(loaded.model, Known(slot.sha256, slot.known_answer), settings.runtime)
     if not outcome.ok:
-        raise Refused(f"{_model_words(slot)}: {outcome.detail}")
-    return f"{_model_words(slot)}: {outcome.detail}"
+        raise Refused(f"{model_words(slot)}: {outcome.detail}")
+    return f"{model_words(slot)}: {outcome.detail}"
 
 
 # --- status
 
 
 def _status(state: Path, as_json: bool) -> int:
-    """What the state directory says; works beside a running agent."""
-    from agent.slots import Slots
-    from agent.updater import read_record
+    from agent import status
 
-    if not (state / "slots").is_dir():
-        raise Misconfigured(f"{state} is not an agent's state directory", hint="--state DIR")
-    slots = Slots(state / "slots")
-    slot, pointer = slots.active(), slots.pointer
-    record = read_record(state / "update")
-    frames = [p.stat().st_size for p in (state / "spool").glob("*.frame")]
-    model = {"name": slot.name, "release": slot.release, "sha256": slot.sha256} if slot else None
-    job = None
-    if record is not None:
-        r = record
-        job = {"job": r.desired.job, "status": r.status, "phase": r.phase, "progress": r.progress, "detail": r.detail}
     if as_json:
-        _print_json({
-            "model": model, "probation": pointer.probation, "job": job,
-            "spool": {"frames": len(frames), "bytes": sum(frames)},
-        })  # fmt: skip
-        return 0
-    print(f"model  {_model_words(slot)}{' (on probation)' if pointer.probation else ''}")
-    print(f"spool  {len(frames)} frames, {sum(frames)} bytes")
-    if job is not None:
-        print(f"update {job['job']}: {job['status']} {job['detail']}".rstrip())
+        _print_json(status.read(state))
+    else:
+        print("\n".join(status.words(state)))
     return 0
 
 
-def _model_words(slot: Slot | None) -> str:
-    return f"{slot.name} release {slot.release} ({slot.sha256[:12]})" if slot else "no model"
+def _signer(s: Settings) -> Signer | None:
+    """Signs what this camera reports, with the key that it connects by; None without TLS. Raises Misconfigured."""
+    if not s.key:
+        return None
+    from edged.wire.signature import Signer
+
+    try:
+        return Signer(Path(s.cert).read_bytes(), Path(s.key).read_bytes())
+    except OSError as e:
+        raise Misconfigured(f"cannot read {e.filename}: {e.strerror}", hint="the box's `edged init` made it") from e
 
 
 def _state_in(file: str | None) -> str:
@@ -313,53 +322,63 @@ def _print_json(document: dict[str, Any]) -> None:
     print(json.dumps({"schema_version": SCHEMA_VERSION, **document}, sort_keys=True, indent=1))
 
 
-# --- arguments
+# --- probe
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="edged-agent", description="The camera's side of edged: takes pictures, labels regions, updates its model."
-    )
-    parser.add_argument("--version", action="version", version=f"edged-agent {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="run|test|status")
-    for verb, words in (
-        ("run", "take pictures until SIGTERM"),
-        ("test", "try the broker, the source and the model"),
-        ("status", "what the state directory says"),
-    ):
-        sub = verbs.add_parser(verb, help=words, description=words)
-        sub.add_argument("--json", action="store_true", help="one JSON document; errors on stderr")
-        sub.add_argument("-v", "--verbose", action="store_true")
-        sub.add_argument("-c", "--config", metavar="FILE.toml", help="the same keys as the options, with _ for -")
-        sub.add_argument("--state", metavar="DIR", help="spool, slots and trust of this camera")
-        if verb == "status":
-            continue
-        sub.add_argument("--site", metavar="ID")
-        sub.add_argument("--camera", metavar="ID")
-        sub.add_argument("--broker", metavar="HOST:PORT")
-        sub.add_argument("--ca", metavar="PEM", help="who signs the broker's certificate")
-        sub.add_argument("--cert", metavar="PEM", help="this camera's certificate")
-        sub.add_argument("--key", metavar="PEM")
-        sub.add_argument("--root", metavar="JSON", help="root of trust for models, from the box")
-        sub.add_argument(
-            "--source", metavar="SRC", help="folder:DIR, file:CLIP, v4l2:/dev/video0, rtsp://..., scene:PLACE, ..."
-        )
-        sub.add_argument("--fps", type=float, metavar="N", help="pictures a second at most (5); 0 = as they come")
-        sub.add_argument("--limit", type=int, metavar="N", help="end the source after N pictures")
-        sub.add_argument("--hardware", metavar="ID", help="releases are signed for hardware (default: generic)")
-        sub.add_argument("--runtime", choices=("auto", "openvino", "onnxruntime"))
-        sub.add_argument("--threads", type=int, metavar="N")
-        if verb == "run":
-            sub.add_argument("--truth", metavar="FILE", help="append `frame id,index,class` where the source knows it")
-            sub.add_argument("--preview", metavar="JPG", help="local picture with boxes drawn; not scrubbed")
-            sub.add_argument("--window", type=int, metavar="N", help="frames in flight (8)")
-            sub.add_argument("--resend-after-s", type=float, metavar="S")
-            sub.add_argument("--stats-every-s", type=float, metavar="S")
-            sub.add_argument("--spool-bytes", type=int, metavar="N")
-            sub.add_argument("--spool-frames", type=int, metavar="N")
-            sub.add_argument("--probation-frames", type=int, metavar="N", help="pictures that prove a new model (20)")
-            sub.add_argument("--probation-s", type=float, metavar="S", help="or seconds, whichever comes first (60)")
-            sub.add_argument("--fsync", action=argparse.BooleanOptionalAction, default=None)
-            sub.add_argument("--once", action="store_true", help="end when the source has ended and all is receipted")
-            sub.add_argument("--wait", type=float, metavar="S", help="with --once: give up when no receipt came for S")
-    return parser
+def _probe(file: str | None, given: dict[str, Any], as_json: bool) -> int:
+    """Without --send no settings are needed. The result goes to FILE, to the box, or to the screen."""
+    import msgspec
+
+    from agent import probe
+    from edged import durable
+
+    out, send, seconds = given.pop("out"), given.pop("send"), given.pop("seconds")
+    settings = settings_file.read(Path(file) if file else None, given) if send or file else None
+    if not 0 < seconds <= 3600:
+        raise Misconfigured("--seconds is more than 0 and at most 3600")
+    if out and not Path(out).parent.is_dir():  # said before the minutes of measuring
+        raise Refused(f"there is no folder {Path(out).parent}", hint="make it first", exit_code=EXIT_NOT_FOUND)
+    clock = SystemClock()
+    runtime = given["runtime"] or (settings.runtime if settings else "auto")
+    probed = probe.measure(runtime, seconds, clock, quiet=as_json)
+    document = msgspec.to_builtins(probed)
+    if out:
+        durable.write(Path(out), msgspec.json.format(msgspec.json.encode(probed)))
+    told = f"{len(probed.probes)} probes on {probed.processor or 'an unnamed processor'}, {probed.runtime} {probed.version}"
+    if send and settings:
+        probe.leave(Path(settings.state), probed)
+        try:
+            with _alone(Path(settings.state)):
+                probe.send_now(settings, clock)
+            told += f"; sent to {settings.broker}"
+        except Unavailable as e:
+            if "another agent" not in str(e):
+                raise
+            told += "; the running agent sends it with its next report"
+    if as_json:
+        _print_json({"probed": document, "file": out or "", "sent": bool(send)})
+    else:
+        print(told + (f"; {out} is written" if out else ""))
+        if not out and not send:
+            print("\n".join(f"{t.ms:10.3f} ms  +-{t.spread:4.0%}  {t.name}" for t in probed.probes))
+    return 0
+
+
+# --- unpack
+
+
+def _unpack(file: Path, old: str | None, out: str | None, as_json: bool) -> int:
+    """The ONNX file of a packed one, or of a delta from `old`, in the memory of a few layers and of `old`."""
+    from edged.packed import files
+
+    try:
+        file = files.given(file, files.PACKED)
+        place = files.place(file, Path(out) if out else None, files.MODEL_SUFFIX)
+        read, written = files.unpack(file, place, old=files.given(Path(old)) if old else None)
+    except OSError as e:
+        raise Refused(f"{e.filename or file}: {e.strerror}", code="not_found") from e
+    if as_json:
+        _print_json({"file": str(place), "packed": read, "size": written})
+    else:
+        print(f"{place}: {read} bytes unpacked to {written}, the hash is right")
+    return 0

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from agent.selftest import KnownAnswer, known_answer
+from agent.selftest import MEMORY_LIMIT, TIME_LIMIT_S, KnownAnswer, known_answer
 from agent.slots import Slot
 from edged.errors import Refused
-from edged.wire.messages import CHUNK_BYTES, Desired, Sha256
+from edged.wire.messages import CHUNK_BYTES, Desired, Sha256, Way
 
 if TYPE_CHECKING:
     from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]
@@ -39,6 +39,10 @@ class Custom(Struct, frozen=True):
     chunk: Annotated[int, Meta(ge=1024, le=2**20)]
     chunks: tuple[Sha256, ...]
     known_answer: Any
+    ways: Annotated[tuple[Way, ...], Meta(max_length=16)] = ()  # shorter ones to the same bytes
+    returns_to: Annotated[int, Meta(ge=1)] | None = None  # the earlier release whose bytes these are: a way back
+    self_test_s: Annotated[int, Meta(ge=1, le=300)] = int(TIME_LIMIT_S)  # from the device's profile, where it says so
+    self_test_bytes: Annotated[int, Meta(ge=2**26, le=2**33)] = MEMORY_LIMIT
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,10 @@ class Offer:
     def slot(self) -> Slot:
         """As it is noted in a slot."""
         c = self.custom
-        return Slot(c.name, c.release, self.sha256, c.classes, c.px, self.known_answer)
+        return Slot(
+            c.name, c.release, self.sha256, c.classes, c.px, self.known_answer, returns=c.returns_to is not None,
+            memory=c.self_test_bytes,
+        )  # fmt: skip
 
 
 def read(target: TargetFile) -> Offer:
@@ -73,17 +80,20 @@ def describe(path: str, length: int, hashes: Mapping[str, str], custom: Mapping[
         raise Refused(f"{path} describes itself as release {c.release} of {c.name}", code="bad_release")
     if len(c.chunks) != -(-length // c.chunk):
         raise Refused(f"{path}: {len(c.chunks)} chunks of {c.chunk} bytes cannot be {length} bytes", code="bad_release")
+    if any(len(way.chunks) != -(-way.bytes // c.chunk) for way in c.ways):
+        raise Refused(f"{path}: a way to it has other chunks than bytes", code="bad_release")
     return Offer(c, hashes["sha256"], length, known_answer(c.known_answer))
 
 
 def check(
     offer: Offer, desired: Desired, *, running: Slot | None, hardware: str, agent: str,
-    max_bytes: int = MAX_MODEL_BYTES,
+    max_bytes: int = MAX_MODEL_BYTES, name: str = "", classes: tuple[str, ...] = (),
 ) -> None:  # fmt: skip
     """Whether this camera takes the release now; raises Refused with the sentence that its report will carry.
 
     A release number at or below the running one is never taken, even when it is signed: going back to an old model is
-    a new release that names the old bytes.
+    a new release that names the old bytes. `name`, `classes`: what this camera is for, "" and () = whatever is signed
+    for its hardware; the order of classes does not matter, since labels travel as words.
     """
     c = offer.custom
     if (c.name, c.release, offer.sha256) != (desired.name, desired.version, desired.sha256):
@@ -91,6 +101,11 @@ def check(
     if hardware not in c.hardware:
         wanted = ", ".join(c.hardware) or "nothing"
         raise Refused(f"release {c.release} is for {wanted}; this camera is {hardware}", code="hardware")
+    if name and c.name != name:
+        raise Refused(f"release {c.release} is of {c.name}; this camera runs {name}", code="other_model")
+    if len(set(c.classes)) != len(c.classes) or (classes and set(classes) != set(c.classes)):
+        told, own = ", ".join(c.classes)[:100], ", ".join(classes)[:100] or "each class once"
+        raise Refused(f"release {c.release} tells apart {told}; this camera expects {own}", code="classes")
     if _version(agent) < _version(c.min_agent):
         raise Refused(f"release {c.release} needs agent {c.min_agent}; this is {agent}", code="agent_too_old")
     if running is not None and c.release <= running.release:

@@ -1,8 +1,8 @@
 """From a picture to labelled regions, in the textbook's stages, each timed.
 
     acquire    the picture in memory: source and JPEG decoding (processor time), cutting the regions (224x224, four)
-    to_float   uint8 BGR -> float32 RGB at the model's side
-    marshal    one contiguous NCHW tensor
+    to_float   uint8 BGR -> float32 RGB at the model's side (stays uint8 where the model prepares it itself)
+    marshal    one contiguous tensor: NCHW, or NHWC of uint8
     infer      the network
     decode     logits -> class, score, margin
     overlay    boxes and words drawn on a copy, only when asked
@@ -64,9 +64,9 @@ class Pipeline:
             t = [stopwatch()]
             crops = [preprocess.cut(image, *box) for box in boxes]
             t.append(stopwatch())
-            tensors = preprocess.to_float(crops, self.px)
+            tensors = preprocess.prepare(crops, self.px, self.model.takes)
             t.append(stopwatch())
-            batch = preprocess.marshal(tensors)
+            batch = preprocess.stack(tensors, self.model.takes)
             t.append(stopwatch())
             outputs = self.model.run(batch)
             t.append(stopwatch())

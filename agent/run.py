@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import statistics
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,24 +21,24 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from agent import pipeline, selftest, vitals
+from agent import about, pipeline, probe, selftest
 from agent.active import NO_MODEL, Active, Probation
 from agent.metadata import Trust
 from agent.motion import Motion
-from agent.pipeline import STAGES
 from agent.slots import Slots
 from agent.spool import Spool
 from agent.updater import Limits, Updater
 from edged import __version__, durable
 from edged.clock import Clock, cpu_seconds
-from edged.engine import runtimes
+from edged.engine import power
 from edged.errors import Corrupt, EdgedError, Refused, Unavailable
 from edged.wire import messages, topics
 from edged.wire.link import Link, Message, Will
-from edged.wire.messages import MAX_FRAME_BYTES, CameraInfo, CameraStats, Desired, FrameHeader, FrameReceipt, Reported
+from edged.wire.messages import MAX_FRAME_BYTES, Desired, FrameHeader, FrameReceipt
 
 if TYPE_CHECKING:
     from agent.source import Shot
+    from edged.wire.signature import Signer
 
 log = logging.getLogger("edged.agent")
 
@@ -66,6 +65,8 @@ class Options:
     preview_every_s: float = 1.0
     probation: Probation = field(default_factory=Probation)
     limits: Limits = field(default_factory=Limits)
+    model: str = ""  # the name of the releases that it takes, "" = any that are signed for its hardware
+    classes: tuple[str, ...] = ()  # and the classes that they must tell apart, () = any
 
 
 class Switches(Struct, frozen=True):
@@ -86,6 +87,7 @@ class Agent:
     def __init__(
         self, link: Link, source: Iterable[Shot | None], *, site: str, camera: str, state_dir: Path, clock: Clock,
         root: bytes, options: Options | None = None, self_test: selftest.Starter = selftest.Child, boot: str = "",
+        signer: Signer | None = None,
     ) -> None:  # fmt: skip
         self.site, self.camera = topics.check_level(site, "site"), topics.check_level(camera, "camera")
         self.options = o = options or Options()
@@ -106,18 +108,22 @@ class Agent:
         self.updater = Updater(
             state_dir / "update", trust=Trust(state_dir / "tuf", root, clock.now), active=self.active,
             hardware=o.hardware, agent=__version__, limits=o.limits, self_test=self_test,
+            name=o.model, classes=o.classes,
             send=lambda want: self._publish("model/want", messages.encode(want), retain=False),
             changed=self._note_report,
         )  # fmt: skip
-        self._link = link
+        self._link, self._signer = link, signer
         self._source: Iterator[Shot | None] = iter(source)
         self._connects = 0
         self._motion = Motion()
         self._report_due = True
         self._reported_at = self._stats_at = self._preview_at = clock.monotonic()
-        self._said: tuple[str, str] = ("", "")  # job and phase of the last report
+        self._said = self._logged = ("", "")  # job and phase of the last report, and of the last line in the log
         self._samples: list[dict[str, float]] = []
+        self._start_s = 0.0  # until the first picture
         self._frames = 0
+        self._watts = power.Watts(power.find(clock=clock, every_s=1.0)[0])
+        self._watts.since_last()
         now = clock.monotonic()
         left = self.active.boot(now)
         if left:
@@ -144,7 +150,7 @@ class Agent:
         except Unavailable as e:
             self._count(e)
         if self.active.slot != slot:
-            self._try_publish("info", messages.encode(self._info()), retain=True)
+            self._info()
         self._report(now)
         if now - self._stats_at >= self.options.stats_every_s:
             self._stats(now)
@@ -161,6 +167,7 @@ class Agent:
 
     def close(self) -> None:
         """Say goodbye in an orderly way."""
+        self._watts.close()
         self.updater.close()
         self.active.close()
         self._try_publish("state", b"offline", retain=True)
@@ -208,6 +215,9 @@ class Agent:
         )  # fmt: skip
         self.spool.add(header, jpeg, shot.kind)
         self.taken += 1
+        if not self._start_s:
+            self._start_s = max(0.01, about.started(self.state_dir).start_s)
+            self._info()
         self._frames += 1
         self._samples.append(dict(result.ms))
         if self.options.truth is not None and shot.truth:
@@ -267,7 +277,8 @@ class Agent:
                 receipt = messages.decode(message.payload, FrameReceipt)
                 if receipt.status == "refused":
                     log.warning("the box refused frame %s: %s", receipt.id, receipt.detail)
-                self.spool.receipt(receipt, now)
+                if self.spool.receipt(receipt, now):  # only who saw our frame tells us the time
+                    self.updater.trust.hear(receipt.ts)
             case ("cam", "model/desired", _):
                 desired = messages.decode(message.payload, Desired) if message.payload else None
                 self.updater.desire(desired)
@@ -290,19 +301,19 @@ class Agent:
         """The link is (again) up: the will may have been sent in between, so say everything once more."""
         self._connects = self._link.connects()
         self.spool.unsend()
-        self._try_publish("info", messages.encode(self._info()), retain=True)
+        self._info()
         for which in ("capture", "enabled"):
             self._try_publish(f"{which}/state", b"ON" if getattr(self.switches, which) else b"OFF", retain=True)
         self._try_publish("state", b"online", retain=True)
         self._note_report()
 
-    def _info(self) -> CameraInfo:
-        slot = self.active.slot
-        return CameraInfo(
-            boot=self.boot, agent=__version__, hw=self.options.hardware, runtimes=runtimes(),
-            mem_bytes=vitals.memory_total(), model=slot.sha256 if slot else "",
-            model_name=slot.name if slot else "", model_version=slot.release if slot else 0,
+    def _info(self) -> None:
+        o = self.options
+        about_us = about.info(
+            self.boot, o.hardware, self.active.slot, self._start_s, takes=o.model, classes=o.classes,
+            most_bytes=o.limits.max_bytes,
         )  # fmt: skip
+        self._try_publish("info", messages.encode(about_us), retain=True)
 
     def _note_report(self) -> None:
         self._report_due = True
@@ -310,29 +321,37 @@ class Agent:
     def _report(self, now: float) -> None:
         """Send the update's state: every change of phase at once, mere progress at most every `report_every_s`."""
         record = self.updater.record
-        if not self._report_due or record is None or not self._link.connected():
+        if not self._report_due or record is None:
             return
         said = (record.desired.job, f"{record.phase} {record.status}")
+        if said != self._logged:
+            self._logged = said
+            detail = f": {record.detail}" if record.detail else ""
+            bad = record.status in ("FAILED", "REJECTED", "TIMED_OUT")
+            level = logging.WARNING if bad else logging.INFO
+            log.log(level, "release %d of %s, %s%s", record.desired.version, record.desired.name, said[1], detail)
+        if not self._link.connected():
+            return
         if said == self._said and now - self._reported_at < self.options.report_every_s:
             return
-        slot = self.active.slot
-        report = Reported(
-            name=slot.name if slot else "", version=slot.release if slot else 0, sha256=slot.sha256 if slot else "",
-            job=record.desired.job, status=record.status, progress=record.progress, detail=record.detail[:500],
-        )  # fmt: skip
+        report = about.report(record, self.active.slot)
         if self._try_publish("model/reported", messages.encode(report), retain=True):
             self._report_due, self._reported_at, self._said = False, now, said
 
     def _stats(self, now: float) -> None:
         span, self._stats_at = max(1e-3, now - self._stats_at), now
-        stages = {s: round(statistics.median(x[s] for x in self._samples), 3) if self._samples else 0.0 for s in STAGES}
-        stats = CameraStats(
-            ts=self.clock.now(), fps=round(self._frames / span, 3), infer_ms=stages["infer"], stages_ms=stages,
-            mem_bytes=vitals.memory_bytes(), spool_frames=len(self.spool), dropped_total=self.spool.dropped_total,
-            temp_c=vitals.temperature_c(), model=self.active.slot.sha256 if self.active.slot else "",
+        stats = about.stats(
+            self.clock.now(), self._frames / span, self._samples, self.active.slot, spool_frames=len(self.spool),
+            dropped_total=self.spool.dropped_total, power_w=self._watts.since_last(),
         )  # fmt: skip
         self._samples, self._frames = [], 0
         self._try_publish("stats", messages.encode(stats), retain=False)
+        try:
+            probe.send(self.state_dir, self._link, self.site, self.camera)
+        except Unavailable:
+            pass
+        except Refused as e:
+            self._count(e)
 
     def _try_publish(self, leaf: str, payload: bytes, *, retain: bool) -> bool:
         """Publish something that will be said again anyway."""
@@ -346,7 +365,10 @@ class Agent:
         return True
 
     def _publish(self, leaf: str, payload: bytes, *, retain: bool) -> None:
-        self._link.publish(topics.cam(self.site, self.camera, leaf), payload, retain=retain)
+        topic, properties = topics.cam(self.site, self.camera, leaf), None
+        if leaf == "model/reported" and self._signer is not None:
+            properties = self._signer.properties(topic, payload)
+        self._link.publish(topic, payload, properties=properties, retain=retain)
 
     def _count(self, error: EdgedError) -> None:
         self.refused_total += 1

@@ -1,25 +1,30 @@
 """Does a model give on this camera the answers that it gave on the box? Asked in a child, before the model may run.
 
-    python -m agent.selftest MODEL KNOWN.json [--runtime auto] [--memory BYTES]
+    python -m agent.selftest MODEL KNOWN.json [--runtime auto] [--memory BYTES] [--seconds S]
 
 The child draws the known pictures (`patterns.picture`), runs the model from bytes whose SHA-256 stands in KNOWN.json,
 and prints one JSON line {"ok", "detail"}; exit 0 = passed, 1 = failed. A model that crashes, hangs or eats memory
-takes only the child with it.
+takes only the child with it: it has limits of memory, processor time and written bytes, no network where the kernel
+gives it a namespace of its own, and is the first that the kernel ends when memory runs out.
 
 Guarantees: `Child.poll` never blocks, and its answer comes within the time limit of real time, whatever the model does.
-Does not guarantee: that the model is good; the box's gate measured that.
+Does not guarantee: that the model is good; the box's gate measured that. Inside the service no network namespace may be
+made (RestrictNamespaces=yes); there the unit's own IPAddressDeny= holds.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import hashlib
 import json
+import math
 import resource
 import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -33,6 +38,7 @@ from edged.errors import EdgedError, Refused
 TIME_LIMIT_S = 30.0
 MEMORY_LIMIT = 1024 * 2**20  # bytes of private memory (RLIMIT_DATA): code and mapped libraries do not count
 MAX_PICTURES = 64
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 
 
 class KnownAnswer(Struct, frozen=True):
@@ -70,7 +76,9 @@ class Running(Protocol):
 class Starter(Protocol):
     """How a self-test is started: `Child` on a camera, `Inline` in a simulated site."""
 
-    def __call__(self, model: Path, known: Path, runtime: str) -> Running: ...
+    def __call__(
+        self, model: Path, known: Path, runtime: str, *, time_limit_s: float = TIME_LIMIT_S, memory: int = MEMORY_LIMIT
+    ) -> Running: ...
 
 
 def known_answer(value: object) -> KnownAnswer:
@@ -93,11 +101,12 @@ def check(model: bytes, known: Known, runtime: str = "auto") -> Outcome:
     """Run the known pictures through the model, in this process. Raises what the engine raises."""
     import numpy as np
 
-    from edged.engine import load, patterns, preprocess
+    from edged.engine import admit, load, patterns, preprocess
 
     if hashlib.sha256(model).hexdigest() != known.sha256:
         return Outcome(False, "the file is not the one that was verified")
     answer = known.answer
+    admit.judge(model, classes=len(answer.logits[0]), px=answer.px, most=len(model))
     pictures = [patterns.picture(seed, answer.px) for seed in answer.seeds]
     engine = load(model, runtime=runtime)
     got = engine.run(preprocess.marshal(preprocess.to_float(pictures, answer.px)))[0]
@@ -122,7 +131,7 @@ class Child:
         self._limit_s = time_limit_s
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child; a pipe could fill up and block
         command = [sys.executable, "-m", "agent.selftest", str(model), str(known), "--runtime", runtime]
-        command += ["--memory", str(memory)]
+        command += ["--memory", str(memory), "--seconds", str(time_limit_s)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.DEVNULL, start_new_session=True
         )
@@ -157,7 +166,10 @@ class Child:
 class Inline:
     """A self-test in this very process, for simulated sites whose clock is not the child's. Never on a camera."""
 
-    def __init__(self, model: Path, known: Path, runtime: str = "auto") -> None:
+    def __init__(
+        self, model: Path, known: Path, runtime: str = "auto", *, time_limit_s: float = TIME_LIMIT_S,
+        memory: int = MEMORY_LIMIT,
+    ) -> None:  # fmt: skip
         self._outcome = _checked(model, known, runtime)
 
     def poll(self) -> Outcome:
@@ -176,6 +188,21 @@ def _checked(model: Path, known: Path, runtime: str) -> Outcome:
         return Outcome(False, "the model needs more memory than it may have")
 
 
+def _shut_in(memory: int, seconds: float) -> None:
+    """What the child gives up, before it has read a byte of the model."""
+    cpu = math.ceil(4 * seconds) + 1  # threads count one by one; real time is the parent's matter
+    for what, most in (
+        (resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, memory), (resource.RLIMIT_FSIZE, 2**20),
+        (resource.RLIMIT_CPU, cpu),
+    ):  # fmt: skip
+        hard = resource.getrlimit(what)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (most, most))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
+
+
 def main(argv: list[str] | None = None) -> int:
     """The child."""
     parser = argparse.ArgumentParser(prog="python -m agent.selftest")
@@ -183,9 +210,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("known", type=Path)
     parser.add_argument("--runtime", default="auto")
     parser.add_argument("--memory", type=int, default=MEMORY_LIMIT)
+    parser.add_argument("--seconds", type=float, default=TIME_LIMIT_S)
     options = parser.parse_args(argv)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_DATA, (options.memory, options.memory))
+    _shut_in(options.memory, options.seconds)
     outcome = _checked(options.model, options.known, options.runtime)
     print(json.dumps({"ok": outcome.ok, "detail": outcome.detail[:400]}), flush=True)
     return 0 if outcome.ok else 1

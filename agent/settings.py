@@ -39,7 +39,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     truth: str = ""
     preview: str = ""
     hardware: Annotated[str, Meta(min_length=1, max_length=120)] = "generic"
-    runtime: Annotated[str, Meta(pattern="^(auto|openvino|onnxruntime)$")] = "auto"
+    runtime: Annotated[str, Meta(pattern="^(auto|openvino|onnxruntime|opencv)$")] = "auto"
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     window: Annotated[int, Meta(ge=1, le=1000)] = 8
     resend_after_s: Annotated[float, Meta(gt=0, le=86400)] = 30.0
@@ -49,6 +49,14 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     fsync: bool = True
     probation_frames: Annotated[int, Meta(ge=1)] = 20  # a new model stays after so many answered pictures ...
     probation_s: Annotated[float, Meta(gt=0, le=86400)] = 60.0  # ... or so many seconds, whichever comes first
+    min_agreement: Annotated[float, Meta(ge=0, le=1)] = 0.0  # with the model before, on probation; 0 = only the absurd
+    max_shift: Annotated[float, Meta(ge=0, le=1)] = 1.0  # of confidence, from the model before
+    max_slowdown: Annotated[float, Meta(ge=1, le=1000)] = 3.0  # once it no longer keeps up with `fps`
+    hang_s: Annotated[float, Meta(ge=0, le=3600)] = (
+        15.0  # a picture on probation that takes longer is a crash, and a load of three times that
+    )
+    model: Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$")] = ""  # releases of this name only
+    classes: tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...] = ()  # and with these classes only
 
     def endpoint(self) -> Endpoint:
         """Where the broker is. Raises Misconfigured for an address that is none, or for plain TCP off this machine."""

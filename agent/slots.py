@@ -22,6 +22,7 @@ Transitions of the pointer, all of them:
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,7 +31,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from agent.selftest import Known, KnownAnswer
+from agent.selftest import MEMORY_LIMIT, Known, KnownAnswer
 from edged import durable
 from edged.errors import Corrupt, Refused
 from edged.wire.messages import Sha256
@@ -49,6 +50,8 @@ class Slot(Struct, frozen=True):
     classes: tuple[str, ...]
     px: int
     known_answer: KnownAnswer
+    returns: bool = False  # a way back to bytes of an earlier release
+    memory: int = MEMORY_LIMIT  # bytes that the self-test allows it
 
 
 class Pointer(Struct, frozen=True):
@@ -73,7 +76,7 @@ class Slots:
         self.folder = folder
         for name in ("a", "b"):
             (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.pointer = self._read_pointer()
+        self.pointer = self._stored = self._read_pointer()
 
     # --- what is there
 
@@ -88,6 +91,27 @@ class Slots:
             return None
         return Loaded(slot, self._verified(self.pointer.active, slot))
 
+    def fallback(self) -> Loaded | None:
+        """The same of the last known good model, None when there is none. Raises Corrupt."""
+        slot = self._slot(self.pointer.fallback)
+        return Loaded(slot, self._verified(self.pointer.fallback, slot)) if slot else None
+
+    def holding(self, sha256: str, length: int) -> bytes | None:
+        """The bytes with this hash, if a slot has them, whatever it says of itself. Not yet vouched for."""
+        for name in ("a", "b"):
+            path = self.folder / name / "model.onnx"
+            with suppress(OSError):
+                if path.stat().st_size == length and hashlib.sha256(data := path.read_bytes()).hexdigest() == sha256:
+                    return data
+        return None
+
+    def size(self) -> int:
+        """Bytes of the active model's file, 0 = there is none."""
+        try:
+            return (self.folder / self.pointer.active / "model.onnx").stat().st_size if self.pointer.active else 0
+        except OSError:
+            return 0
+
     def staged_paths(self) -> tuple[Path, Path]:
         """(model file, known-answer file) of the slot that does not run, for the self-test."""
         folder = self.folder / self._other()
@@ -101,7 +125,7 @@ class Slots:
             raise Refused("a model is on probation; its fallback must stay", code="busy")
         if hashlib.sha256(model).hexdigest() != slot.sha256:
             raise Refused("the bytes are not those of the release", code="bad_release")
-        if self.pointer.fallback:  # from now on that slot holds nothing to fall back to
+        if self.pointer.fallback or self.pointer != self._stored:  # from now on that slot holds nothing to fall back to
             self._point(replace(self.pointer, fallback=""))
         folder = self.folder / self._other()
         (folder / "slot.json").unlink(missing_ok=True)
@@ -136,7 +160,10 @@ class Slots:
         self._point(replace(self.pointer, probation=False, loads=0))
 
     def roll_back(self) -> Slot | None:
-        """Back to the last known good model, or to none when there is none that is whole. Returns what runs now."""
+        """Back to the last known good model, or to none when there is none that is whole. Returns what runs now.
+
+        It holds for this process even when the disk does not take it yet (`flush`).
+        """
         fallback = self.pointer.fallback
         slot = self._slot(fallback)
         if slot is not None:
@@ -144,8 +171,15 @@ class Slots:
                 self._verified(fallback, slot)
             except Corrupt:
                 slot = None
-        self._point(Pointer(active=fallback if slot else ""))
+        self.pointer = Pointer(active=fallback if slot else "")
+        with suppress(OSError):
+            self._point(self.pointer)
         return slot
+
+    def flush(self) -> None:
+        """Write the pointer that could not be written. Raises OSError."""
+        if self.pointer != self._stored:
+            self._point(self.pointer)
 
     # --- disk
 
@@ -179,4 +213,4 @@ class Slots:
 
     def _point(self, pointer: Pointer) -> None:
         durable.write(self.folder / "pointer.json", msgspec.json.encode(pointer))
-        self.pointer = pointer
+        self.pointer = self._stored = pointer

@@ -2,96 +2,72 @@
 waiting.
 
     metadata    the desired release's signed metadata is complete and verifies      else REJECTED / TIMED_OUT
-    chunks      what is lacking was asked for, arrived, was checked                  else TIMED_OUT
-    self_test   the verified bytes are in the free slot and answer as they should    else FAILED
+    chunks      what is lacking was asked for, arrived, was checked, by a shorter way or as the whole file
+                                                                                     else TIMED_OUT
+    self_test   the file is one that may be, its verified bytes are in the free slot and answer as they should
+                                                                                     else REJECTED / FAILED
     probation   they run, and go on answering                                        else FAILED, the old model runs
     done        SUCCEEDED, FAILED, REJECTED, TIMED_OUT or CANCELED
 
 Guarantees: nothing unsigned, expired, older, or meant for other hardware is downloaded, let alone run; bytes reach a
-slot only through python-tuf's check; a kill in any phase resumes (chunks are kept, a finished job is not done again).
-Words and their meaning are those of AWS IoT Jobs. Does not guarantee: that the report arrives (it is retained and
-repeated).
+slot only through python-tuf's check, whichever way they came; a shorter way that fails in any manner is left for the
+whole file once, within the same job; a kill in any phase resumes (chunks are kept, a finished job is not done again);
+what takes the agent down twice, or fails twice, is not tried again until there is a newer release (job.py). A disk
+that takes nothing delays all this and ends nothing. Words and their meaning are those of AWS IoT Jobs. Does not
+guarantee: that the report arrives (it is retained and repeated).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
-from agent import offer, selftest
+from agent import chunks, offer, selftest
 from agent.active import Active
-from agent.chunks import Part
+from agent.download import Download, Limits
+from agent.job import MAX_TRIES, NEXT, Journal, Phase, Record, again, read_record
 from agent.metadata import Inbox, Trust, Vouched
 from agent.offer import Offer
-from edged import durable
-from edged.errors import Refused, Unavailable
+from edged.engine import admit
+from edged.errors import Corrupt, Refused, Unavailable
 from edged.wire.messages import Desired, JobStatus, Want
 
-Phase = Literal["metadata", "chunks", "self_test", "probation", "done"]
-
-NEXT: dict[Phase, tuple[Phase, ...]] = {
-    "metadata": ("chunks", "done"),
-    "chunks": ("self_test", "done"),
-    "self_test": ("probation", "done"),
-    "probation": ("done",),
-    "done": (),
-}  # and from any phase before probation a new desired release starts over at "metadata"
-
-WANT_AT_ONCE = 64
-
-
-class Record(Struct, frozen=True):
-    """The job under way, or the last one. On disk from its first moment."""
-
-    desired: Desired
-    phase: Phase = "metadata"
-    status: JobStatus = "IN_PROGRESS"
-    progress: float = 0.0
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Seconds, and the largest model."""
-
-    ask_again_s: float = 5.0
-    damaged_again_s: float = 3.5  # the box sends no chunk twice within 3 s
-    metadata_s: float = 120.0
-    stall_s: float = 600.0
-    max_bytes: int = offer.MAX_MODEL_BYTES
+__all__ = ["NEXT", "Limits", "Phase", "Record", "Updater", "read_record"]
 
 
 class Updater:
-    """The update of one camera. `send` asks for chunks (may raise Unavailable); `changed` is told when to report."""
+    """The update of one camera. `send` asks for chunks (may raise Unavailable); `changed` is told when to report.
+
+    `name`, `classes`: what this camera is for, where its settings say so; a release of another kind is rejected.
+    """
 
     def __init__(
         self, folder: Path, *, trust: Trust, active: Active, hardware: str, agent: str, send: Callable[[Want], None],
         changed: Callable[[], None], self_test: selftest.Starter = selftest.Child, limits: Limits | None = None,
+        name: str = "", classes: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.folder, self.trust, self.active = folder, trust, active
         self.hardware, self.agent, self.limits = hardware, agent, limits or Limits()
         self.inbox = Inbox()
         self.bad_chunks = 0
+        self._name, self._classes = name, classes
         self._send, self._changed, self._self_test = send, changed, self_test
         self._vouched: Vouched | None = None
         self._offer: Offer | None = None
-        self._part: Part | None = None
+        self._download: Download | None = None
         self._running: selftest.Running | None = None
         self._pending: Desired | None = None  # a wish that has not begun
-        self._asked: frozenset[int] = frozenset()
-        self._ask_at = 0.0
-        self._damaged = False
-        self._disk_at = 0.0  # not before: the disk was full
-        self._moved_at = 0.0  # when something last came forward
+        self._verdict: tuple[bool, str] | None = None  # of a probation, until the disk has taken it
+        self._wait_until = self._flush_at = 0.0  # the disk was full
+        self._moved_at = 0.0  # when metadata was last hoped for
         self._seen_changes = -1
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.record = read_record(folder)
+        self._journal = Journal(folder)
+
+    @property
+    def record(self) -> Record | None:
+        return self._journal.record
 
     # --- what comes in
 
@@ -99,9 +75,11 @@ class Updater:
         """Pick up after a start. `left` is why booting left a model, "" if it did not."""
         self._moved_at = now
         r = self.record
-        if r is None or r.phase == "done":
-            return
         pointer, slot = self.active.slots.pointer, self.active.slot
+        if r is None or r.phase == "done":
+            if pointer.probation:  # its end is on disk, the pointer was not: nobody would watch it
+                self.active.roll_back(now)
+            return
         ours = slot is not None and (slot.release, slot.sha256) == (r.desired.version, r.desired.sha256)
         if ours and pointer.probation:
             self._write(replace(r, phase="probation"))
@@ -109,16 +87,21 @@ class Updater:
             self._finish("SUCCEEDED", "it runs")
         elif r.phase == "probation" or left:
             self._finish("FAILED", left or "it was left before it had proven itself")
+        elif r.tries >= MAX_TRIES:
+            self._journal.failed(r.desired, MAX_TRIES - 1)
+            self._finish("FAILED", f"it took the agent down {r.tries} times before it ran")
         else:
-            self._write(replace(r, phase="metadata", progress=0.0))
+            self._write(again(r))
 
     def desire(self, desired: Desired | None) -> None:
-        """The box's wish, as often as it likes; None = withdrawn. A new one starts at the next step, or after probation."""
+        """The box's wish, as often as it likes; None = withdrawn. A new one starts at the next step, or after probation; so does
+        one that was withdrawn and comes again.
+        """
         r, self._pending = self.record, None
         if desired is None:
             if r is not None and r.phase in ("metadata", "chunks", "self_test"):
                 self._finish("CANCELED", "the box withdrew it")
-        elif r is not None and desired == r.desired:
+        elif r is not None and desired == r.desired and not (r.phase == "done" and r.status == "CANCELED"):
             self._changed()
         else:
             self._pending = desired
@@ -129,21 +112,15 @@ class Updater:
 
     def chunk(self, sha256: str, data: bytes, now: float) -> None:
         """A chunk that somebody asked for, perhaps we."""
-        if self._part is None:
+        if self._download is None or self.record is None or self.record.phase != "chunks":
             return
         try:
-            filled = self._part.put(sha256, data)
+            filled = self._download.put(sha256, data, now)
         except Refused:
             self.bad_chunks += 1
-            self._damaged, self._ask_at = True, min(self._ask_at, now + self.limits.damaged_again_s)
             return
-        if filled:
-            self._moved_at = now
-            if not self._damaged:  # as long as chunks come, asking again would only double them
-                self._ask_at = now + self.limits.ask_again_s
-            assert self.record is not None
-            progress = 0.1 + 0.7 * self._part.have / max(1, self._part.total)
-            self.record = replace(self.record, progress=progress)  # not worth a write to disk
+        if filled:  # not worth a write to disk
+            self._journal.record = replace(self.record, progress=0.1 + 0.7 * self._download.progress)
             self._changed()
 
     # --- one step
@@ -151,102 +128,149 @@ class Updater:
     def step(self, now: float, connected: bool = True) -> None:
         """Go on as far as possible without waiting.
 
-        Raises Unavailable when the disk does not take what must be kept; the job then starts over a little later, with
-        the chunks that it has. From the self-test on, OSError goes through: only a restart sorts out half a switch.
+        Raises Unavailable when the disk does not take what must be kept; a little later the job goes on, with the
+        chunks that it has.
         """
-        if now < self._disk_at:
+        if now < self._wait_until:
             return
         try:
             self._step(now, connected)
         except OSError as e:
-            if self.record is not None and self.record.phase in ("self_test", "probation"):
-                raise
-            self._disk_at, self._seen_changes, self._part = now + self.limits.ask_again_s, -1, None
-            if self.record is not None and self.record.phase == "chunks":
-                self.record = replace(self.record, phase="metadata")
+            self._wait_until = now + self.limits.ask_again_s
+            if self.record is not None and self.record.phase in ("chunks", "self_test"):
+                self._forget()
+                self._write(again(replace(self.record, tries=0)))  # it was survived
+            self._seen_changes = -1
             raise Unavailable(f"the update waits for the disk: {e}") from e
 
     def _step(self, now: float, connected: bool) -> None:
+        if now >= self._flush_at:
+            self._flush_at = now + self.limits.ask_again_s
+            self._journal.flush()
+            self.active.slots.flush()
         if self._pending is not None and (self.record is None or self.record.phase != "probation"):
             self._start(self._pending, now)
         if self.record is None or self.record.phase == "done":
             return
-        if not connected:
-            self._moved_at = now  # time without a cable is nobody's fault
         match self.record.phase:
             case "metadata":
-                self._verify(now)
+                self._verify(now, connected)
             case "chunks":
-                self._collect(now)
+                self._collect(now, connected)
             case "self_test":
                 self._test(now)
             case "probation":
                 self._watch(now)
 
     def close(self) -> None:
+        """A clean stop: what was under way was survived."""
         if self._running is not None:
             self._running.stop()
+        r = self.record
+        if r is not None and r.phase == "self_test" and r.tries:
+            self._write(replace(r, tries=r.tries - 1))
 
-    def _verify(self, now: float) -> None:
+    def _verify(self, now: float, connected: bool) -> None:
         assert self.record is not None
+        if not connected:
+            self._moved_at = now  # time without a cable is nobody's fault
         if self._seen_changes != self.inbox.changes:
-            self._seen_changes = self.inbox.changes
-            desired = self.record.desired
+            desired, changes = self.record.desired, self.inbox.changes
             try:
                 self._vouched = self.trust.verify(self.inbox, desired.target)
                 self._offer = offer.read(self._vouched.target)
                 offer.check(
                     self._offer, desired, running=self.active.slot, hardware=self.hardware, agent=self.agent,
-                    max_bytes=self.limits.max_bytes,
+                    max_bytes=self.limits.max_bytes, name=self._name, classes=self._classes,
                 )  # fmt: skip
             except Unavailable as e:
+                self._seen_changes = changes
                 self._write(replace(self.record, detail=f"waiting for metadata: {e}"))
+                self._wait_for_metadata(now)
                 return
             except Refused as e:
                 self._finish("REJECTED", str(e))
                 return
-            o = self._offer
-            self._part = Part(self.folder / "staging", o.sha256, o.bytes, o.custom.chunk, o.custom.chunks)
-            self._asked, self._ask_at, self._moved_at = frozenset(), now, now
+            self._fetch(now)
+            self._seen_changes = changes
             self._to("chunks", 0.1, "")
-            self._collect(now)
-        elif now - self._moved_at > self.limits.metadata_s:
+            self._collect(now, connected)
+        else:
+            self._wait_for_metadata(now)
+
+    def _wait_for_metadata(self, now: float) -> None:
+        assert self.record is not None
+        if now - self._moved_at > self.limits.metadata_s:
             self._finish("TIMED_OUT", self.record.detail or "no signed metadata came")
 
-    def _collect(self, now: float) -> None:
-        assert self._part is not None
-        if not self._part.missing(1):
+    def _fetch(self, now: float) -> None:
+        """Begin, or go on with, the download."""
+        assert self._offer is not None
+        assert self.record is not None
+        have = self.active.slot.sha256 if self.active.slot else ""
+        whole = bool(self.record.whole)
+        here = None if whole else self.active.slots.holding(self._offer.sha256, self._offer.bytes)
+        self._download = Download(
+            self.folder / "staging", self._offer, have, self.limits, now, whole=whole, here=here
+        )  # fmt: skip
+
+    def _collect(self, now: float, connected: bool) -> None:
+        assert self._download is not None
+        if self._download.complete:
             self._stage(now)
-            return
-        if now - self._moved_at > self.limits.stall_s:
-            self._finish("TIMED_OUT", f"{self._part.have} of {self._part.total} chunks came, then none any more")
-            return
-        outstanding = self._asked & set(self._part.missing())
-        if now >= self._ask_at or not outstanding:
-            want = self._part.missing(WANT_AT_ONCE)
-            assert self._offer is not None
-            try:
-                self._send(Want(self._offer.sha256, want))
-            except Unavailable:
-                self._ask_at = now + self.limits.ask_again_s
-                return
-            self._asked, self._ask_at, self._damaged = frozenset(want), now + self.limits.ask_again_s, False
+        elif why := self._download.step(now, connected, self._send):
+            if self._download.way is None:
+                self._finish("TIMED_OUT", why)
+            else:
+                self._take_whole(why, now)
+
+    def _take_whole(self, why: str, now: float) -> None:
+        """The shorter way has failed: the whole file, within the same job."""
+        assert self.record is not None
+        self._write(replace(self.record, whole=why[:200], tries=0, progress=0.1))
+        self._fetch(now)
 
     def _stage(self, now: float) -> None:
-        assert self._part is not None
+        assert self.record is not None
+        assert self._download is not None
         assert self._vouched is not None
         assert self._offer is not None
+        o = self._offer
+        if self.record.tries >= MAX_TRIES:
+            self._finish("FAILED", f"it took the agent down {self.record.tries} times before it ran")
+            return
+        self._journal.must(replace(self.record, tries=self.record.tries + 1))
         try:
-            model = self.trust.fetch(self._vouched, self._part.read())
+            model = self.trust.fetch(self._vouched, self._download.read(self._old))
+        except (Refused, Corrupt) as e:
+            if self._download.way is None:
+                self._finish("REJECTED", str(e))
+            else:
+                self._take_whole(str(e), now)
+            return
+        try:
+            admit.judge(model, classes=len(o.custom.classes), px=o.custom.px, most=self.limits.max_bytes)
         except Refused as e:
             self._finish("REJECTED", str(e))
             return
         slots = self.active.slots
-        slots.stage(self._offer.slot(), model)
+        try:
+            slots.stage(o.slot(), model)
+        except Refused as e:
+            self._finish("FAILED", str(e))
+            return
         self._to("self_test", 0.85, "self-test")
-        self._part.discard()
-        self._running = self._self_test(*slots.staged_paths(), self.active.runtime)
+        self._running = self._self_test(
+            *slots.staged_paths(),
+            self.active.runtime,
+            time_limit_s=o.custom.self_test_s,
+            memory=o.custom.self_test_bytes,
+        )
         self._test(now)
+
+    def _old(self) -> bytes | None:
+        loaded = self.active.slots.load()
+        return loaded.model if loaded else None
 
     def _test(self, now: float) -> None:
         assert self._running is not None
@@ -257,29 +281,36 @@ class Updater:
         if not outcome.ok:
             self._finish("FAILED", f"self-test: {outcome.detail}")
             return
-        why_not = self.active.switch(now)
+        try:
+            why_not = self.active.switch(now)
+        except Corrupt as e:
+            why_not = str(e)
         if why_not:
             self._finish("FAILED", why_not)
         else:
+            self._verdict = None
             self._to("probation", 0.9, f"self-test: {outcome.detail}")
+            self._download = None
+            chunks.clear(self.folder / "staging")
 
     def _watch(self, now: float) -> None:
-        verdict = self.active.verdict(now)
-        if verdict is None:
+        self._verdict = self._verdict or self.active.verdict(now)
+        if self._verdict is None:
             return
-        stays, why = verdict
+        stays, why = self._verdict
+        assert self.record is not None
+        health = self.active.health() or self.record.health
         if stays:
             self.active.commit()
-            self._finish("SUCCEEDED", why)
-        else:
+        elif self.active.slots.pointer.probation:
             self.active.roll_back(now)
-            self._finish("FAILED", why)
+        self._journal.record = replace(self.record, health=health)
+        self._finish("SUCCEEDED" if stays else "FAILED", why)
 
     # --- the record
 
     def _start(self, desired: Desired, now: float) -> None:
-        self.close()
-        self._running = self._part = self._vouched = self._offer = None
+        self._forget()
         self._seen_changes, self._moved_at = -1, now
         self._write(Record(desired))
         self._pending = None
@@ -288,6 +319,8 @@ class Updater:
             desired.name, desired.version, desired.sha256,
         ):  # fmt: skip
             self._finish("SUCCEEDED", "it runs already")
+        elif self._journal.failures(desired) >= MAX_TRIES:
+            self._finish("REJECTED", f"release {desired.version} failed here twice; a newer one is waited for")
 
     def _to(self, phase: Phase, progress: float, detail: str) -> None:
         assert self.record is not None
@@ -295,23 +328,22 @@ class Updater:
         self._write(replace(self.record, phase=phase, progress=progress, detail=detail))
 
     def _finish(self, status: JobStatus, detail: str) -> None:
-        self.close()
-        self._running = self._part = self._vouched = self._offer = None
         assert self.record is not None
         assert "done" in NEXT[self.record.phase]
+        if status == "FAILED":
+            self._journal.failed(self.record.desired)
+        self._forget()
+        chunks.clear(self.folder / "staging")
         progress = 1.0 if status == "SUCCEEDED" else self.record.progress
+        if self.record.whole:
+            detail = f"{detail}; the whole file was fetched, since {self.record.whole}"
         self._write(replace(self.record, phase="done", status=status, progress=progress, detail=detail[:500]))
 
+    def _forget(self) -> None:
+        if self._running is not None:
+            self._running.stop()
+        self._running = self._download = self._vouched = self._offer = self._verdict = None
+
     def _write(self, record: Record) -> None:
-        if record != self.record:
-            durable.write(self.folder / "job.json", msgspec.json.encode(record))
-            self.record = record
+        if self._journal.note(record):
             self._changed()
-
-
-def read_record(folder: Path) -> Record | None:
-    """The job in an update folder, None if there never was one or it is unreadable (the box will say it again)."""
-    try:
-        return msgspec.json.decode((folder / "job.json").read_bytes(), type=Record)
-    except (FileNotFoundError, msgspec.MsgspecError):
-        return None
