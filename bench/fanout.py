@@ -37,7 +37,7 @@ from edged.daemon import box_rules
 from edged.privacy.picture import Scrubber as InChild
 from edged.privacy.scrub import Scrubbed, vouch
 from edged.privacy.talk import Request
-from edged.publish import deliver, trust
+from edged.publish import deliver, fanout, trust
 from edged.storage import models as model_files
 from edged.storage.seal import read_key
 from edged.storage.store import Store
@@ -60,7 +60,7 @@ W, H = 64, 48
 Models = Sequence[tuple[str, Sequence[str]]]  # SHA-256 of the file and of its chunks
 
 
-class Unpaced(deliver.Fanout):
+class Unpaced(fanout.Fanout):
     """The control: whatever was asked for goes at once."""
 
     def _taken(self) -> None:
@@ -180,10 +180,10 @@ class Place:
             "sent_mb_per_s": round((self._sent() - before) / took / 1e6, 2),
         }  # fmt: skip
 
-    def _fanout(self, name: str) -> deliver.Fanout:
+    def _fanout(self, name: str) -> fanout.Fanout:
         if name == "unpaced":
             return Unpaced(deliver.Pacer(1e12, SystemClock()), SystemClock())
-        return deliver.Fanout(deliver.Pacer(self._rate, SystemClock()), SystemClock(), self.link.backlog)
+        return fanout.Fanout(deliver.Pacer(self._rate, SystemClock()), SystemClock(), self.link.backlog)
 
     def close(self) -> None:
         for camera in self.cameras:

@@ -1,0 +1,1 @@
+"""What bench/drift.py stands on: real pictures, a small network's answers to them, streams with and without drift."""
