@@ -35,12 +35,15 @@ from edged.privacy.picture import Scrubber as InChild
 from edged.privacy.scrub import Scrubbed, vouch
 from edged.privacy.talk import Inspect, Look, Plant, Planted, Request, Seen, Spot
 from edged.publish import trust
+from edged.retrain.jobs import Progress
+from edged.retrain.jobs import check as check_job
 from edged.retrain.report import Number, Report, share
 from edged.storage import labels, models, samples, snapshots
 from edged.storage.seal import read_key
 from edged.storage.store import Store
 from edged.wire.link import Will
 from edged.wire.messages import Frame, FrameReceipt
+from edged.wire.signature import Signer
 from tests.memory_link import MemoryBroker
 
 SITE = "plant-a"
@@ -138,38 +141,99 @@ class Learn:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.threshold = 115.0
+        self.rung = "all"  # where `learn` ends
         self.ran: list[str] = []
-        self.fail: dict[str, list[Exception]] = {}
+        self.jobs: list[tuple[str, dict[str, Any]]] = []
+        self.fail: dict[str, list[BaseException]] = {}
+        self.while_it_runs: dict[str, Any] = {}  # called once in the middle of a stage
 
     def __call__(
-        self, stage: str, job: Mapping[str, Any], job_dir: Path, *, progress: Any, clock: Any
-    ) -> dict[str, Any]:
+        self, stage: str, job: Mapping[str, Any], job_dir: Path, *, progress: Any, clock: Any, look: Any = None,
+        memory_bytes: int | None = None, stuck_minutes: float | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        check_job(stage, job)
         self.ran.append(stage)
+        self.jobs.append((stage, dict(job)))
+        job_dir.mkdir(parents=True, exist_ok=True)
+        (job_dir / "result.json").write_text("{}")
+        (job_dir / "checkpoint.safetensors").write_bytes(b"bulk")
         if self.fail.get(stage):
             raise self.fail[stage].pop(0)
-        if stage == "train":
+        progress(Progress(0.5, 3.0, "half way", 1, 0.5, 0.75))
+        self.while_it_runs.pop(stage, lambda: None)()
+        clock.sleep(2.0)
+        if look is not None:
+            look()
+        if stage in ("train", "learn"):
             data = classifier(self.threshold)
             sha256 = models.put_model(self.store, data)
-            return {"sha256": sha256, "weights_sha256": sha256, "size": len(data), "tune_accuracy": 1.0, "epochs": 1}
-        return self._trial(job)
+            models.put_model(self.store, data, ".safetensors")
+            made = {"sha256": sha256, "weights_sha256": sha256, "size": len(data), "tune_accuracy": 1.0, "epochs": 1}
+            return made if stage == "train" else made | {"rung": self.rung, "rungs_tried": [], "note": self.rung}
+        if stage == "reuse":
+            return {"scores": [self._score(job, sha256) for sha256 in job["models"]]}
+        if stage == "compress":
+            return self._smaller(job["method"])
+        if stage == "search":
+            points = [self._smaller(method) for method in ("none", "int8", "channels=0.5 qat")]
+            lost = {**points[0], "sha256": "", "method": "prune=0.9", "refused": "there was nothing to prune"}
+            return {"points": [*points, lost], "kept": points[1:]}
+        return {"reports": {sha256: self._retest(job, sha256) for sha256 in job["candidates"]}, "refused": {}}
 
-    def _trial(self, job: Mapping[str, Any]) -> dict[str, Any]:
+    def _smaller(self, method: str) -> dict[str, Any]:
+        """A file of its own for each method, which answers like the first."""
+        data = classifier(self.threshold + len(method) / 1000)
+        return {
+            "sha256": models.put_model(self.store, data), "size": len(data), "method": method, "accuracy": 1.0,
+            "packed": 500, "fps": 90.0, "fps_likely": 99.0, "how": "estimated", "memory_bytes": 1, "refused": "",
+        }  # fmt: skip
+
+    def _score(self, job: Mapping[str, Any], sha256: str) -> dict[str, Any]:
+        body = snapshots.get(self.store, job["snapshot"])
+        before = snapshots.get(self.store, job["before"]) if job["before"] else {"train": [], "tune": []}
+        old = {s for part in ("train", "tune") for s, _ in before[part]}
+        engine = load(models.read_model(self.store, sha256), runtime="onnxruntime")
+        first = load(models.read_model(self.store, job["models"][0]), runtime="onnxruntime")
+        found = {"sha256": sha256, "right": 0, "n": 0, "new_right": 0, "new_n": 0, "per_camera": {}}
+        new: dict[str, list[int]] = {}
+        pairs: dict[str, list[int]] = {}
+        for sample, truth in (*body["train"], *body["tune"]):
+            image = preprocess_crop(samples.crop(self.store, sample))
+            right = truth == CLASSES[int(engine.run(image)[0].argmax())]
+            if sample not in old:
+                camera = sample.partition(":")[0]
+                its, pair = new.setdefault(camera, [0, 0]), pairs.setdefault(camera, [0, 0])
+                its[0] += right
+                its[1] += 1
+                pair[right] += right != (truth == CLASSES[int(first.run(image)[0].argmax())])
+            found["right"] += right
+            found["n"] += 1
+            found["new_right"] += right and sample not in old
+            found["new_n"] += sample not in old
+        return found | {"new_per_camera": new, "new_pairs": pairs}
+
+    def _retest(self, job: Mapping[str, Any], sha256: str) -> dict[str, Any]:
         held = snapshots.get(self.store, job["snapshot"])["holdout"]
-        engine = load(models.read_model(self.store, job["sha256"]), runtime="onnxruntime")
+        engine = load(models.read_model(self.store, sha256), runtime="onnxruntime")
         right = {c: [0, 0] for c in CLASSES}
+        cameras: dict[str, list[int]] = {}
         for sample, truth in held:
             crop = preprocess_crop(samples.crop(self.store, sample))
             answer = CLASSES[int(engine.run(crop)[0].argmax())]
             right[truth][0] += answer == truth
             right[truth][1] += 1
+            its = cameras.setdefault(sample.partition(":")[0], [0, 0])
+            its[0] += answer == truth
+            its[1] += 1
         seeds = (1, 2)
         batch = preprocess.marshal(preprocess.to_float([patterns.picture(s, PX) for s in seeds], PX))
         known = {"seeds": list(seeds), "px": PX, "logits": engine.run(batch)[0].tolist(), "tolerance": 0.01}
         fast = Number(500.0, "estimated", "stand-in", 400.0, 600.0)
         report = Report(
-            device=job["device"], sha256=job["sha256"], size=1000, runtime="onnxruntime", classes=CLASSES, n=len(held),
+            device=job["device"], sha256=sha256, size=1000, runtime="onnxruntime", classes=CLASSES, n=len(held),
             skipped=0, accuracy=share(sum(r for r, _ in right.values()), len(held)),
-            per_class={c: share(*r) for c, r in right.items()}, per_camera={}, confusion=((0, 0), (0, 0)),
+            per_class={c: share(*r) for c, r in right.items()}, confusion=((0, 0), (0, 0)),
+            per_camera={c: share(*its) for c, its in cameras.items()},
             latency_ms_p50=fast, latency_ms_p95=fast, stages_ms={}, fps_here=fast, fps_device=fast,
             memory_bytes=Number(1e6, "measured", "stand-in"), power_w=None, covered=(), not_covered=(),
             baseline=job["baseline"], known_answer=known,
@@ -234,6 +298,7 @@ class SimulatedSite:
         self.agents[camera] = agents.Agent(
             link, source, site=SITE, camera=camera, state_dir=self.folder / "cameras" / camera, clock=self.clock,
             root=self.root, options=options, self_test=selftest.Inline,
+            signer=Signer(*((self.folder / "keys" / f"cam-{camera}{end}").read_bytes() for end in (".pem", ".key"))),
         )  # fmt: skip
 
     def turn(self, n: int = 1, seconds: float = 0.6) -> None:

@@ -130,3 +130,38 @@ def test_what_retention_goes_by_is_of_the_site_and_of_each_camera():
     assert rules.longest == 90 * 86400
     assert 37 * 10**9 < rules.max_bytes < 38 * 10**9  # the rest is padding and segments that are written to
     assert site.upkeep_rules(config.check(GOOD | {"storage": {"max_bytes": 0}})).retention.max_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "words"),
+    [
+        ("train", "quiet_hours", 'two times of day, "22:00-05:00"'),
+        ("schedule", "backup", '"daily 03:30"'),
+        ("retest", "scheduler", '"tls://host:8786"'),
+    ],
+)
+def test_a_value_of_another_shape_is_answered_in_words_and_not_with_a_pattern(section, key, words):
+    raw = {"server": {"site": "a", "data_dir": "/x"}, "task": {"classes": ["a", "b"]}, section: {key: "night"}}
+    with pytest.raises(Misconfigured) as said:
+        config.check(raw)
+    assert f"{section}.{key} must be " in str(said.value)
+    assert words in str(said.value)
+    assert "regex" not in str(said.value)
+
+
+def test_the_gates_limits_reach_the_gate():
+    from edged.daemon import loop_rules
+
+    gate = {
+        "sure": 0.8,
+        "max_class_bound": 0.3,
+        "pinned": "kept",
+        "max_packed": "1MB",
+        "max_power": 6.5,
+        "min_group": 20,
+    }
+    rules = loop_rules(config.check(GOOD | {"retest": {"gate": gate, "workers": 3, "seconds": 2}}))
+    limits = rules.limits
+    assert (limits.sure, limits.max_class_bound, limits.pinned) == (0.8, 0.3, "kept")
+    assert (limits.max_packed_bytes, limits.max_power_w, limits.min_group) == (10**6, 6.5, 20)
+    assert (rules.workers, rules.seconds, rules.scheduler) == (3, 2, "")

@@ -53,6 +53,21 @@ def test_the_weights_of_what_is_switched_on_are_looked_at(tmp_path):
     assert set(off) == {"faces", "plates"}
 
 
+def test_a_device_that_is_not_known_is_said_with_the_known_ones(tmp_path):
+    def site(device):
+        return check({
+            "server": {"site": "plant-a", "data_dir": str(tmp_path)}, "task": {"classes": ["a", "b"]},
+            "retest": {"device": {"id": device}},
+        })  # fmt: skip
+
+    assert [f.ok for f in doctor.camera_kind(site("atom-x5-e3930"))] == [True]
+    unknown = next(f for f in doctor.examine(site("toaster"), SystemClock()) if f.what == "device")
+    assert not unknown.ok
+    assert "retest.device.id: no device is called 'toaster'; known: atom-x5-e3930, " in unknown.text
+    slow = of(doctor.camera_kind(site("raspberry-pi-zero")))["device"]
+    assert (slow.ok, "its speed is not known" in slow.text) == (False, True)
+
+
 @pytest.mark.parametrize("content", [b"", b"another", None])
 def test_weights_that_are_not_the_measured_ones_are_found(tmp_path, monkeypatch, content):
     path = tmp_path / "centerface.onnx"
@@ -136,3 +151,16 @@ def test_a_limit_that_the_disk_cannot_hold_is_said_with_the_one_that_will(tmp_pa
     assert doctor.too_large(small) == ""
     assert "storage.max_bytes is" in doctor.too_large(large)
     assert any(f.what == "limit" and f.ok for f in doctor.disk(large))
+
+
+def test_whether_the_configured_network_can_be_trained_here_is_told(tmp_path):
+    def trained(**train):
+        given = {"server": {"site": "plant-a", "data_dir": str(tmp_path)}, "task": {"classes": ["a", "b"]}}
+        return of(doctor.training(check(given | {"train": train})))["training"]
+
+    assert trained().ok
+    assert "(estimated); it fits into 1.5 GB" in trained().text
+    wrong = trained(architecture="vgg-16", input_px=224)
+    assert not wrong.ok
+    assert "does not fit into 1.5 GB" in wrong.text
+    assert "edged model import" in wrong.hint

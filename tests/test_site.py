@@ -8,6 +8,7 @@ from edged import config as configs
 from edged import site
 from edged.clock import SystemClock
 from edged.errors import Misconfigured
+from edged.publish.keyfiles import NewRoot
 from edged.storage import Store, sitekey
 
 NEW = site.NewSite("plant-a", ("a", "b"), ("gate",))
@@ -59,6 +60,26 @@ def test_an_init_that_fails_leaves_nothing_behind(folder, at, was_there, monkeyp
             site.create(folder, NEW, CLOCK)
     assert (entries(folder) if was_there else folder.exists()) == (["lost+found"] if was_there else False)
     assert site.create(folder, NEW, CLOCK).exists()
+
+
+def test_an_init_that_fails_leaves_no_root_key_on_the_sticks(folder, tmp_path, monkeypatch):
+    sticks = [tmp_path / "a", tmp_path / "b"]
+    for stick in sticks:
+        stick.mkdir()
+    new = site.NewSite("plant-a", ("a", "b"), ("gate",), root=NewRoot.of(2, 2, sticks, "a passphrase"))
+    assert "a passphrase" not in repr(new)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as m:
+        m.setattr(site, "issue_camera", full)
+        with pytest.raises(OSError, match="No space"):
+            site.create(folder, new, CLOCK)
+    assert [list(stick.iterdir()) for stick in sticks] == [[], []]
+    assert site.create(folder, new, CLOCK).exists()
+    assert [[p.name for p in stick.iterdir()] for stick in sticks] == [["root-1.key"], ["root-2.key"]]
+    assert not list(folder.rglob("root*.key"))
 
 
 @pytest.mark.parametrize("name", ["keys", "tuf/1.root.json", "models/x"])

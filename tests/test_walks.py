@@ -56,7 +56,7 @@ def test_a_loop_from_labels_to_a_release_on_every_camera(site):
     release = releases.latest(site.store)
     site.until(lambda: releases.get(site.store, release.number).state == "complete")
     assert {a.active.slot.sha256 for a in site.agents.values()} == {release.sha256}
-    assert [e.act for e in reversed(audit.rows(site.store))][-2:] == ["release", "complete"]
+    assert [e.act for e in reversed(audit.rows(site.store))][-3:] == ["release", "rollout.start", "complete"]
     assert site.loop.why() == ""
 
 
@@ -138,7 +138,7 @@ def test_the_broker_restarted_without_memory_loses_no_frame_and_no_model(site):
     site.until(lambda: releases.latest(site.store).state == "complete")
 
 
-@pytest.mark.parametrize("stage", ["train", "trial"])
+@pytest.mark.parametrize("stage", ["train", "retest"])
 def test_a_killed_child_is_started_again_and_the_cycle_ends_well(site, stage):
     site.until(lambda: frames.count(site.store) == 120)
     site.label_all()
@@ -147,7 +147,7 @@ def test_a_killed_child_is_started_again_and_the_cycle_ends_well(site, stage):
     assert site.learn.ran.count(stage) == 2
 
 
-@pytest.mark.parametrize("stage", ["train", "trial"])
+@pytest.mark.parametrize("stage", ["train", "retest"])
 def test_the_daemon_killed_in_a_cycle_goes_on_where_it_was(site, stage):
     site.until(lambda: frames.count(site.store) == 120)
     site.label_all()
@@ -168,13 +168,26 @@ def test_a_request_of_the_page_starts_one_cycle(site):
     site.label_all()
     requests.add(site.store, "cycle", {}, "ann")
     assert site.loop.why() == "asked for by ann"
+    assert site.loop.run_once("asked for by ann") == "released"
     assert requests.pending(site.store) == []
+    assert requests.latest(site.store)[0].result == "cycle 1"
+    assert site.loop.why() == ""
 
 
-def test_too_few_labels_fail_the_cycle_in_words(site):
+def test_too_few_labels_end_the_cycle_in_words(site):
     site.turn(2)
+    assert site.loop.run_once("asked for by ann") == "refused"
+    assert cycles.latest(site.store).detail.startswith(
+        "refused for lack of evidence: 0 of 4 hold-out samples (label more"
+    )
+    assert site.learn.ran == []
+
+
+def test_what_a_stage_refuses_ends_the_cycle_in_its_words(site):
+    site.until(lambda: frames.count(site.store) == 120)
+    site.label_all()
     site.learn.fail["train"] = [Refused("3 of 40 samples to train on")]
-    assert site.loop.run_once("asked for by ann") == "failed"
+    assert site.loop.run_once("asked for by ann") == "refused"
     assert cycles.latest(site.store).detail == "3 of 40 samples to train on"
 
 

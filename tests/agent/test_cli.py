@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from agent import arguments as options
 from agent import cli, settings
 from edged.clock import SystemClock
 from edged.errors import Misconfigured
@@ -53,7 +54,7 @@ def test_run_without_a_broker_fills_the_spool_and_sigterm_ends_it_well(arguments
         while len(list((tmp_path / "state/spool").glob("*.frame"))) < 2:
             assert child.poll() is None, child.stderr.read()
             clock.sleep(0.05)
-        assert cli.main(["run", *arguments]) == 1  # a second agent on the same state
+        assert cli.main(["run", *arguments]) == 75  # a second agent on the same state
         assert "another agent" in capsys.readouterr().err
     finally:
         child.send_signal(signal.SIGTERM)
@@ -247,3 +248,13 @@ def test_a_live_camera_that_is_not_there_at_the_start_is_a_mistake_in_the_settin
 
 def test_a_folder_ends(shots):
     assert list(shots("folder:x")) == ["picture"] * 2
+
+
+def test_what_a_camera_takes_can_be_said_on_the_command_line():
+    given = vars(options.parser().parse_args(["run", "--model", "parking", "--classes", "free, busy"]))
+    assert (given["model"], given["classes"]) == ("parking", ("free", "busy"))
+    names = {"site": "s", "camera": "c", "broker": "127.0.0.1:1883", "root": "r", "state": "x"}
+    read = settings.read(None, names | {key: given[key] for key in ("model", "classes")})
+    assert (read.model, read.classes) == ("parking", ("free", "busy"))
+    with pytest.raises(Misconfigured):
+        settings.read(None, names | {"classes": ("",)})

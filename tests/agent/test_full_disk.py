@@ -53,16 +53,44 @@ def test_an_update_waits_for_room_and_then_comes(site, make, disk, where):
     assert (site.box.last.status, site.box.last.version) == ("SUCCEEDED", 2)
 
 
-def test_half_a_switch_is_sorted_out_by_the_next_start(site, make, disk):
+def test_a_switch_that_finds_no_room_is_made_later(site, make, disk):
     site.start()
     site.install(1)
     site.box.offer(site.box.release(2, make.classifier(2)))
     disk.full = "pointer.json"
-    with pytest.raises(OSError, match="No space"):
-        site.run(30)
-    site.kill()
+    site.see(20)
+    site.run(30)
+    assert site.agent.active.slot.release == 1
+    assert site.box.frames[-1].header.regions[0].label
     disk.full = ""
-    site.start()
     site.see(6)
     site.until(lambda: site.box.over("job-2"))
     assert (site.box.last.status, site.box.last.version) == ("SUCCEEDED", 2)
+
+
+def test_a_camera_starts_and_labels_on_a_disk_that_takes_nothing(site, disk):
+    site.start()
+    site.install(1)
+    site.kill()
+    disk.full = "state"
+    site.start()
+    site.see(3)
+    site.run(5)
+    assert site.agent.active.slot.release == 1
+    assert site.agent.active.failed_total == 0
+
+
+def test_a_model_on_probation_is_not_loaded_where_its_loads_cannot_be_counted(site, make, disk):
+    site.start()
+    site.install(1)
+    site.box.offer(site.box.release(2, make.classifier(2)))
+    site.until(lambda: site.agent.active.slots.pointer.probation)
+    site.kill()
+    disk.full = "state"
+    site.start()
+    assert site.agent.active.slot.release == 1
+    site.run(3)
+    disk.full = ""
+    site.until(lambda: site.box.over("job-2"))
+    assert (site.box.last.status, site.box.last.version) == ("FAILED", 1)
+    site.install(3)

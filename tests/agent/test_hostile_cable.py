@@ -59,7 +59,7 @@ def test_chunks_with_other_bytes_never_get_in(asked, harm):
         }[harm]  # fmt: skip
         asked.send(sha256, bad)
     asked.run(2)
-    assert asked.agent.updater._part.have == 0
+    assert asked.agent.updater._download.part.have == 0
     assert asked.agent.updater.bad_chunks == 8
     finish(asked)
 
@@ -69,7 +69,7 @@ def test_bytes_changed_on_the_disk_after_they_were_checked_do_not_get_into_a_slo
     for sha256, data in most:
         asked.send(sha256, data)
     asked.run(1)
-    part = asked.agent.updater._part.path
+    part = asked.agent.updater._download.part.path
     data = bytearray(part.read_bytes())
     data[100] ^= 1
     part.write_bytes(data)

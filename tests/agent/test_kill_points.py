@@ -31,6 +31,7 @@ def deadly(monkeypatch, k, moment):
 WRITES = (
     "job.json",  # IN_PROGRESS
     "job.json",  # metadata verified
+    "job.json",  # what could take the agent down begins
     "model.onnx", "known.json", "slot.json",  # staged
     "job.json",  # self-test
     "pointer.json",  # switched

@@ -47,7 +47,7 @@ def test_without_a_model_regions_have_no_label(picture):
 
 def test_a_picture_without_regions_is_not_shown_to_the_model(picture):
     class Never:
-        runtime = "none"
+        runtime, takes = "none", "float32"
 
         def run(self, batch):
             raise AssertionError
@@ -57,7 +57,7 @@ def test_a_picture_without_regions_is_not_shown_to_the_model(picture):
 
 def test_what_is_not_finite_gets_no_label_and_can_be_sent(picture, make):
     class Half:
-        runtime = "none"
+        runtime, takes = "none", "float32"
 
         def run(self, batch):
             return (np.array([[1, 2], [np.nan, 0], [np.inf, 0], [3, 1]], np.float32),)

@@ -286,7 +286,7 @@ def test_a_model_that_breaks_on_probation_is_rolled_back_and_reported(site, make
     site.until(lambda: site.agent.updater.record.phase == "probation")
 
     class Broken:
-        runtime = "onnxruntime"
+        runtime, takes = "onnxruntime", "float32"
 
         def run(self, batch):
             return (batch[:, :2, 0, 0] * float("nan"),)

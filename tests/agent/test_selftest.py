@@ -1,9 +1,11 @@
 """The known-answer test in its child: what it finds, and that it cannot hurt the agent."""
 
 import hashlib
+import subprocess
 import sys
 
 import msgspec
+import numpy as np
 import pytest
 
 from agent import selftest
@@ -130,3 +132,69 @@ def test_a_known_answer_may_be_one_text(make):
 
 def test_the_limits_are_those_of_the_design():
     assert selftest.TIME_LIMIT_S == 30.0
+
+
+def swelling(make, elements):
+    """A model of a few bytes that asks for a tensor of so many floats when it runs."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load_model_from_string(make.classifier(1))
+    graph = model.graph
+    shape = numpy_helper.from_array(np.array([elements], np.int64), "shape")
+    graph.initializer.append(shape)
+    for node in (
+        helper.make_node("Size", ["image"], ["size"]),  # so that it cannot be folded away
+        helper.make_node("Cast", ["size"], ["sizef"], to=TensorProto.FLOAT),
+        helper.make_node("Expand", ["sizef", "shape"], ["huge"]),
+        helper.make_node("ReduceMax", ["huge"], ["most"], keepdims=0),
+        helper.make_node("Sub", ["most", "most"], ["zero"]),
+        helper.make_node("Add", ["logits0", "zero"], ["logits"]),
+    ):
+        graph.node.append(node)
+    next(n for n in graph.node if n.op_type == "Gemm").output[0] = "logits0"
+    return model.SerializeToString()
+
+
+def test_a_model_that_asks_for_two_gigabytes_is_refused_its_memory_and_takes_only_the_child(files, make):
+    greedy = swelling(make, 500_000_000)
+    outcome = finish(Child(*files(greedy, make.known_answer(make.classifier(1))), "onnxruntime", memory=512 * 2**20))
+    assert not outcome.ok
+    modest = swelling(make, 1000)
+    assert finish(Child(*files(modest, make.known_answer(modest)), "onnxruntime")).ok
+
+
+def test_a_file_that_no_model_may_be_is_refused_in_the_child_too(files, make):
+    import onnx
+
+    model = onnx.load_model_from_string(make.classifier(1))
+    model.graph.node.append(onnx.helper.make_node("Run", [], ["x"], domain="com.evil"))
+    outcome = finish(Child(*files(model.SerializeToString(), make.known_answer(make.classifier(1))), "onnxruntime"))
+    assert "com.evil" in outcome.detail
+
+
+def test_the_child_is_shut_in():
+    """No room to write, no core, and no network where the kernel gives it a namespace of its own."""
+    code = (
+        "import resource, socket; from agent import selftest; selftest._shut_in(2**30, 5.0);"
+        "print(resource.getrlimit(resource.RLIMIT_FSIZE)[0], resource.getrlimit(resource.RLIMIT_CORE)[0],"
+        "open('/proc/self/oom_score_adj').read().strip(), len(socket.if_nameindex()))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert said[:2] == [str(2**20), "0"]
+    assert said[2] == "1000"
+    assert int(said[3]) >= 1  # the loopback alone, in a namespace of its own
+
+
+def test_limits_come_from_what_is_signed_and_within_bounds():
+    from agent.offer import Custom
+
+    good = {
+        "release": 1, "name": "m", "classes": ["a"], "px": 32, "hardware": [], "min_agent": "", "chunk": 1024,
+        "chunks": [], "known_answer": {},
+    }  # fmt: skip
+    assert msgspec.convert(good, Custom).self_test_s == selftest.TIME_LIMIT_S
+    assert msgspec.convert(good | {"self_test_s": 90, "self_test_bytes": 2**27}, Custom).self_test_s == 90
+    for bad in ({"self_test_s": 0}, {"self_test_s": 10_000}, {"self_test_bytes": 5}):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(good | bad, Custom)

@@ -219,12 +219,15 @@ def test_old_bytes_come_back_as_a_new_release(site, make):
         ({"hardware": ["other-cam"]}, "other-cam"),
         ({"min_agent": "99.0"}, "99.0"),
         ({"classes": ["a", "b", "c"]}, "classes"),
-        ({"release": 4}, "release 4"),
         ({"chunks": ["0" * 64, "1" * 64]}, "chunks"),
+        ({"release": 4}, "release 4"),
         ({"px": 64}, "size of the picture"),
     ],
 )
-def test_a_signed_release_that_is_not_for_this_camera_is_rejected_with_a_sentence(site, make, custom, word):
+def test_a_signed_release_that_is_not_for_this_camera_is_rejected_with_a_sentence(
+    site, make, custom, word, monkeypatch
+):
+    monkeypatch.setattr("edged.publish.signing.check_custom", lambda *_: None)  # a signer that signs anything
     site.start()
     site.box.offer(site.box.release(1, make.classifier(1), **custom))
     site.until(lambda: site.box.reports and site.box.last.status == "REJECTED")
@@ -286,10 +289,10 @@ def test_what_a_kill_left_of_a_chunk_is_found_by_its_hash(site, make):
     assert site.box.wants[0].chunks == (2, 5, 6, 7)
 
 
-def test_more_than_64_chunks_are_asked_for_in_turns(site, make):
+def test_more_chunks_than_fit_into_one_question_are_asked_for_in_turns(site, make):
     site.start()
-    site.install(1, make.classifier(1, padding=300_000))  # 1.2 MB: 74 chunks
-    assert [len(w.chunks) for w in site.box.wants] == [64, 10]
+    site.install(1, make.classifier(1, padding=1_100_000))  # 4.4 MB: 269 chunks
+    assert [len(w.chunks) for w in site.box.wants] == [256, 13]
 
 
 def test_a_camera_that_lost_the_cable_goes_on_downloading_when_it_is_back(site, make):
@@ -341,6 +344,21 @@ def test_a_withdrawn_wish_is_canceled(site, make):
     assert site.agent.active.slot is None
 
 
+def test_a_withdrawn_wish_that_comes_again_begins_anew(site, make):
+    site.start()
+    site.box.serve = False
+    site.box.offer(site.box.release(1, make.classifier(1)))
+    site.until(lambda: site.box.wants)
+    wish = site.agent.updater.record.desired
+    site.box.desire(None)
+    site.until(lambda: site.box.last.status == "CANCELED")
+    site.box.serve = True
+    site.box.desire(wish)
+    site.see(12)
+    site.until(lambda: site.box.last.status == "SUCCEEDED")
+    assert site.agent.active.slot.release == 1
+
+
 def test_a_second_job_for_what_runs_already_is_done_at_once(site, make):
     from msgspec.structs import replace
 
@@ -383,3 +401,17 @@ def test_every_phase_change_is_in_the_table():
 
     assert set(NEXT) == set(get_args(Phase))
     assert all(after in NEXT for nexts in NEXT.values() for after in nexts)
+
+
+def test_what_becomes_of_a_release_stands_in_the_log_once(site, make, caplog):
+    caplog.set_level("INFO", "edged.agent")
+    site.start()
+    site.install(1)
+    site.box.offer(site.box.release(2, make.classifier(2), hardware=["another"]))
+    site.until(lambda: site.box.over("job-2"))
+    site.run(30)
+    said = [record.message for record in caplog.records if record.message.startswith("release ")]
+    assert sum(line.startswith("release 1 of parking, done SUCCEEDED") for line in said) == 1
+    assert [line for line in said if "REJECTED" in line] == [
+        "release 2 of parking, done REJECTED: release 2 is for another; this camera is test-cam"
+    ]

@@ -1,6 +1,7 @@
 """The command line as a person meets it: real processes, exit codes, one sentence per error, JSON where asked."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 from edged.clock import SystemClock, iso
 from edged.site import only_daemon
 from edged.storage import Store, alarms, cameras, gaps, leaks
+from edged.wire.messages import CameraInfo
 
 
 def edged(*args, cwd=None):
@@ -100,6 +102,27 @@ def test_status_says_which_frames_never_came(site):
     assert camera["missing"] == {"frames": 1, "since": iso(noticed)}
 
 
+def test_a_configured_camera_that_never_spoke_is_listed_and_counted(site, tmp_path):
+    folder = tmp_path / "site"
+    shutil.copytree(site, folder)
+    config = folder / "config.toml"
+    config.write_text(config.read_text().replace(str(site), str(folder)) + '\n[[camera]]\nid = "dock"\n')
+    with Store.open(folder, clock=SystemClock(), site_key=None) as store:
+        cameras.set_online(store, "gate", True)
+    status = edged("-c", config, "status").stdout
+    assert "1 of 2 cameras online" in status
+    assert "dock: has not spoken yet\n" in status
+    told = {
+        c["id"]: (c["spoke"], c["last_seen"])
+        for c in json.loads(edged("-c", config, "--json", "status").stdout)["cameras"]
+    }
+    assert told["dock"] == (False, None)
+    assert told["gate"][0]
+    assert "dock: has not spoken yet\n" in edged("-c", config, "camera", "list").stdout
+    listed = json.loads(edged("-c", config, "--json", "camera", "list").stdout)["cameras"]
+    assert [(c["id"], c["spoke"], c["online"]) for c in listed if c["id"] == "dock"] == [("dock", False, False)]
+
+
 def test_two_daemons_never_run_on_one_site(site):
     with only_daemon(site):
         second = edged("-c", site / "config.toml", "run")
@@ -113,6 +136,19 @@ def test_verbs_that_look_answer_on_an_empty_site(site, verb):
     done = edged("--json", "-c", site / "config.toml", *verb.split())
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["schema_version"] == 1
+
+
+def test_what_a_camera_says_of_its_process_is_listed(site):
+    with Store.open(site, clock=SystemClock(), site_key=None) as store:
+        told = CameraInfo(
+            "b", "1", "generic", ("opencv",), 512 << 20, "a" * 64, "lots", 7, start_s=9.26, rss_bytes=83_000_000
+        )
+        cameras.set_info(store, "small", told)
+    line = edged("-c", site / "config.toml", "camera", "list").stdout.splitlines()[-1]
+    assert line.startswith("small ")
+    assert line.endswith("  lots 7, 83 MB, started in 9.3 s")
+    document = json.loads(edged("--json", "-c", site / "config.toml", "camera", "list").stdout)
+    assert document["cameras"][-1]["info"]["rss_bytes"] == 83_000_000
 
 
 def test_labels_of_an_unknown_sample_or_class_are_refused_whole(site, tmp_path):

@@ -106,7 +106,7 @@ def test_each_process_killed_once_in_the_middle_and_the_loop_still_ends_well(pla
     play.until("the cameras answer for themselves")
     play.kill("camera-north")
     play.until("the next model")
-    play.kill_child_of_daemon("edged.retrain train")
+    play.kill_child_of_daemon("edged.retrain learn")
     play.kill("daemon")
     assert play.rest() == 0, "".join(play.said)
     said = "".join(play.said)

@@ -1,4 +1,4 @@
-"""One suite for both runtimes, and what neither may be given."""
+"""One suite for all runtimes, and what none may be given."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from edged import engine
 from edged.engine import onnx_file, patterns, preprocess
 from edged.errors import Misconfigured, Refused
 
-RUNTIMES = ("openvino", "onnxruntime")
+RUNTIMES = ("openvino", "onnxruntime", "opencv")
 
 
 def batch_of(n: int, px: int) -> np.ndarray:
     return preprocess.marshal(preprocess.to_float([patterns.picture(seed, 64) for seed in range(n)], px))
 
 
-def test_both_runtimes_are_found_without_being_imported():
+def test_runtimes_are_found_without_being_imported():
     code = (
         "import sys, edged.engine as e; assert set(e.runtimes()) == {'openvino', 'onnxruntime'};"
         "assert not {'openvino', 'onnxruntime', 'cv2', 'onnx'} & set(sys.modules)"
@@ -53,13 +53,14 @@ def test_any_batch_size_and_earlier_answers_stay_as_they_were(runtime, classifie
     assert len(np.unique(all_five[:, 0])) == 5, "the pictures must not all give the same answer"
 
 
-def test_the_two_runtimes_agree(classifier, tmp_path):
+def test_the_runtimes_agree(classifier, tmp_path):
     path = tmp_path / "m.onnx"
     path.write_bytes(classifier(px=32).SerializeToString())
     batch = batch_of(6, 32)
-    mine, theirs = (engine.load(path, runtime=r).run(batch) for r in RUNTIMES)
-    for a, b in zip(mine, theirs, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    first, *others = (engine.load(path, runtime=r).run(batch) for r in RUNTIMES)
+    for other in others:
+        for a, b in zip(first, other, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -181,3 +182,68 @@ def test_a_runtime_that_is_not_there_is_the_operators_matter(monkeypatch, classi
     monkeypatch.setattr(engine, "runtimes", lambda: ())
     with pytest.raises(Misconfigured, match="openvino nor onnxruntime is not installed"):
         engine.load(classifier().SerializeToString())
+
+
+def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network, fed as a camera holds a picture: uint8 BGR [n, px, px, 3]."""
+    graph = model.graph
+    weights = next(t for t in graph.initializer if t.name == "conv.w")
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights)[:, ::-1].copy(), "conv.w"))
+    graph.node[0].input[0] = "planes"
+    graph.node.insert(0, helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]))
+    graph.node.insert(0, helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT))
+    px = graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", px, px, 3]))
+    return model
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_model_that_prepares_the_picture_itself_answers_like_the_one_that_does_not(runtime, classifier):
+    batch = batch_of(3, 16)
+    (want, _) = engine.load(classifier().SerializeToString(), runtime="onnxruntime").run(batch)
+    loaded = engine.load(prepared(classifier()).SerializeToString(), runtime=runtime)
+    assert loaded.takes == "uint8"
+    np.testing.assert_allclose(loaded.run(batch)[0], want, rtol=1e-4, atol=1e-4)
+    with pytest.raises(Refused, match="does not take"):
+        loaded.run(np.zeros((1, 17, 17, 3), np.uint8)[:, :, :16])
+
+
+def integers() -> bytes:
+    """A full connection in int8 (QDQ, a scale for each class, sums of 32 bits), as a delivered file has it."""
+    rng = np.random.default_rng(3)
+    constants = {
+        "s": np.float32(2.0), "z": np.int8(-128), "w": rng.integers(-127, 128, (3, 768), np.int8), "zw": np.zeros(3, np.int8),
+        "sw": np.full(3, 0.01, np.float32), "b": rng.integers(-99, 99, 3, np.int32), "zb": np.zeros(3, np.int32),
+        "sb": np.full(3, 0.02, np.float32), "so": np.float32(20.0), "zo": np.int8(0),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "sw", "zw"], ["weights"], axis=0),
+        helper.make_node("DequantizeLinear", ["b", "sb", "zb"], ["bias"], axis=0),
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("QuantizeLinear", ["flat", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["dq"]),
+        helper.make_node("Gemm", ["dq", "weights", "bias"], ["sums"], transB=1),
+        helper.make_node("QuantizeLinear", ["sums", "so", "zo"], ["qo"]),
+        helper.make_node("DequantizeLinear", ["qo", "so", "zo"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 16, 16])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3])],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
+def test_what_opencv_cannot_run_it_refuses_in_words_when_loaded_and_auto_takes_another(monkeypatch):
+    mine, theirs = (engine.load(integers(), runtime=r).run(batch_of(2, 16))[0] for r in RUNTIMES[:2])
+    np.testing.assert_allclose(mine, theirs, atol=21)  # a step of the output
+    with pytest.raises(Refused, match="OpenCV cannot run the model") as caught:
+        engine.load(integers(), runtime="opencv")
+    assert caught.value.code == "bad_model"
+    assert "onnxruntime" in caught.value.hint
+    monkeypatch.setattr(engine, "find_spec", lambda name: None if name == "openvino" else object())
+    assert engine.load(integers()).runtime == "onnxruntime"
+    monkeypatch.setattr(engine, "find_spec", lambda name: object() if name == "cv2" else None)
+    assert engine.runtimes() == ("opencv",)
+    with pytest.raises(Refused, match="OpenCV cannot run the model"):
+        engine.load(integers())

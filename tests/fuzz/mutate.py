@@ -43,9 +43,10 @@ def mutant(rng: random.Random, seeds: Sequence[bytes]) -> bytes:
 
 def seeds_of(target: str) -> list[bytes]:
     """Good inputs of a target."""
-    return {"header": _headers, "document": _documents, "topic": _topics, "markers": pictures, "record": _records}[
-        target
-    ]()
+    return {
+        "header": _headers, "document": _documents, "topic": _topics, "markers": pictures, "record": _records,
+        "epk": _packed,
+    }[target]()  # fmt: skip
 
 
 def pictures(px: int = 64, colour: tuple[int, int, int] | None = None) -> list[bytes]:
@@ -103,6 +104,13 @@ def _topics() -> list[bytes]:
         b"edged/1/plant-a/server/edge-1/state",
         b"edged/1/plant-a/model/meta/root.json",
     ]
+
+
+def _packed() -> list[bytes]:
+    from edged import packed
+    from tests.packed.made import model, samples
+
+    return [packed.pack(model(w=array)) for array in samples().values()]
 
 
 def _records() -> list[bytes]:

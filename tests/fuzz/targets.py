@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from edged.errors import Refused
+from edged import packed
+from edged.errors import Corrupt, Refused
 from edged.privacy import jpeg
 from edged.storage import segment
 from edged.wire import messages, topics
@@ -31,7 +32,14 @@ def header(data: bytes) -> None:
 
 def document(data: bytes) -> None:
     """A JSON message of a camera."""
-    kinds = (messages.CameraInfo, messages.CameraStats, messages.Reported, messages.Want, messages.FrameReceipt)
+    kinds = (
+        messages.CameraInfo,
+        messages.CameraStats,
+        messages.Reported,
+        messages.Want,
+        messages.FrameReceipt,
+        messages.Probed,
+    )
     refused = []
     for kind in kinds:
         try:
@@ -64,8 +72,17 @@ def record(data: bytes) -> None:
             raise Refused("not the whole segment")
 
 
+def epk(data: bytes) -> None:
+    """A packed model, as it may come by a cable."""
+    try:
+        packed.unpack(data, most=1 << 22)
+    except Corrupt as e:
+        raise Refused(str(e), code=e.code) from e
+
+
 TARGETS: dict[str, Target] = {
     "header": header, "document": document, "topic": topic, "markers": markers, "record": record,
+    "epk": epk,
 }  # fmt: skip
 
 

@@ -220,6 +220,7 @@ INSTEAD: dict[str, Any] = {
     "encode.unfilled": lambda real, image, q: real(raw_image() if whole(image) else image, q),
     "encode.raw-always": lambda real, image, q: now.question.jpeg,
     "encode.earlier": lambda real, image, q: before["done"].jpeg if whole(image) else real(image, q),
+    "encode.earlier-region": lambda real, image, q: real(image, q) if whole(image) else before["done"].crops[0],
     "encode.empty": lambda real, image, q: b"",
     "encode.none": lambda real, image, q: None,
     "encode.png": lambda real, image, q: cv2.imencode(".png", image)[1].tobytes(),
@@ -413,7 +414,9 @@ def main(detect: str, *orders: str) -> int:
         elif order == "mutant=raw-on-exception":
             picture.Scrubber.scrub = raw_on_exception
         elif order == "mutant=blind-witness":
-            witness.attest = lambda request, spots, margin, jpeg, crops, *, blank=False: word(request, jpeg, *crops)
+            witness.attest = lambda request, spots, margin, whole, crops, *, blank=False: word(
+                request, whole.jpeg, *(crop.jpeg for crop in crops)
+            )
         elif order.startswith("deadline="):
             now.deadline_s = float(order.removeprefix("deadline="))
     return child.main()

@@ -30,13 +30,13 @@ class Signed(NamedTuple):
     plate: Box
 
 
-def picture(seed: int, width: int = WIDTH, height: int = HEIGHT) -> Signed:
-    """A grey scene of its own for every seed with a face and a plate in it."""
+def picture(seed: int, width: int = WIDTH, height: int = HEIGHT, *, places: int | None = None) -> Signed:
+    """A grey scene of its own for every seed with a face and a plate in it, where a seed of their own puts them."""
     grey = cv2.cvtColor(patterns.picture(seed, width)[:height], cv2.COLOR_BGR2GRAY) // 2 + 60
     grain = np.random.default_rng(seed).integers(-6, 7, grey.shape)
     scene = np.clip(grey + grain, 0, 255).astype(np.uint8)
     image = np.ascontiguousarray(np.repeat(scene[..., None], 3, axis=2))
-    rng = np.random.default_rng(seed + 1)
+    rng = np.random.default_rng(seed + 1 if places is None else places)
     face = selftest.draw_face(image, int(rng.integers(60, 90)), int(rng.integers(70, 90)), 24)
     plate = selftest.draw_plate(image, int(rng.integers(220, 250)), int(rng.integers(100, 130)), 56)
     return Signed(*signed(image, face, plate))

@@ -11,6 +11,7 @@ import hashlib
 import os
 import signal
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from edged.privacy.track import Rules
 from edged.storage import frames
 from edged.storage.store import Store
 from edged.wire.messages import Frame, FrameHeader
-from tests.privacy import nets
+from tests.privacy import faults, nets, signed
 from tests.privacy.faults import DEADLINE_S, DEATHS, ERRORS, OPTIONS, SHORT_S, Bench, Case, cases, command
 from tests.site import FakeClock
 
@@ -84,6 +85,15 @@ def test_a_fault_in_mid_life(request, case):
     before = bench.ended.copy()
     found = bench.complaints(case)
     count(found, *(bench.ended - before))
+
+
+@pytest.mark.parametrize("delayed", [False, True], ids=["direct", "delayed"])
+@pytest.mark.parametrize("fault", ["earlier", "earlier-region"])
+def test_an_earlier_picture_that_is_grey_in_the_same_places_is_not_this_one(bench, monkeypatch, fault, delayed):
+    """A bench of its own: on another one tracks of earlier cases' frames could cover more."""
+    monkeypatch.setattr(faults.signed, "picture", partial(signed.picture, places=1))
+    found = bench.complaints(Case(f"scrub.encode.instead.{fault}", "other_picture", delayed))
+    count(found, "withheld")
 
 
 STARTS = [

@@ -181,6 +181,15 @@ def test_the_child_sees_none_of_our_variables_and_no_open_file(monkeypatch, tmp_
         assert process.cwd() == "/"
 
 
+def test_what_the_child_says_of_its_memory_is_not_its_parent_s():
+    program = (
+        "from edged.privacy.pool import ScrubChild; from edged.privacy.scrub import ScrubOptions; held = b'x' * (1 << 30);"
+        "c = ScrubChild(ScrubOptions(faces=False, plates=False), 5); print(c.ready().rss_bytes); c.close()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert 10 << 20 < int(done.stdout) < 1 << 29
+
+
 def test_the_child_ends_when_its_parent_vanishes():
     program = (
         "import os; from edged.privacy.pool import ScrubChild; from edged.privacy.scrub import ScrubOptions;"

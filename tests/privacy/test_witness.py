@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import msgspec
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from edged.privacy import picture, witness
 from edged.privacy.picture import Scrubber
 from edged.privacy.scrub import Withheld, believe, vouch
 from edged.privacy.talk import Spot, settled, word
+from edged.privacy.witness import Encoded
 
+luma_of = witness._luma
 FACE = Spot("face", 101.5, 90.25, 60.0, 70.0)
 MASK = (((0.5, 0.5), (0.9, 0.55), (0.7, 0.95)),)
 
@@ -58,7 +61,71 @@ def test_a_mask_that_was_not_burned_in_is_seen(encode, request_of, monkeypatch):
 def test_a_picture_that_was_to_be_blank_and_is_not_is_seen(encode, request_of):
     data = encode(wide())
     with pytest.raises(Withheld):
-        witness.attest(request_of(data, blank=True), (), 0.25, data, (), blank=True)
+        witness.attest(request_of(data, blank=True), (), 0.25, Encoded(wide(), 85, data), (), blank=True)
+
+
+def test_an_earlier_picture_is_not_taken_though_it_is_grey_where_it_should_be(encode, request_of, monkeypatch):
+    earlier = Scrubber().scrub(request_of(encode(wide(2)), spots=(FACE,)))
+    monkeypatch.setattr(picture, "encode", lambda image, quality: earlier.jpeg)
+    with pytest.raises(Withheld) as caught:
+        Scrubber().scrub(request_of(encode(wide()), spots=(FACE,)))
+    assert caught.value.code == "other_picture"
+
+
+@pytest.mark.parametrize("whose", [0, 1])
+def test_an_earlier_region_is_not_taken_though_nothing_in_it_was_to_be_hidden(encode, request_of, monkeypatch, whose):
+    boxes = ((400, 60, 120, 120), (80, 60, 120, 120))
+    earlier = Scrubber().scrub(request_of(encode(wide(2)), *boxes, spots=(FACE,)))
+    real, turn = picture.encode, iter([*range(2), None])
+    monkeypatch.setattr(
+        picture, "encode", lambda image, q: earlier.crops[whose] if next(turn) == whose else real(image, q)
+    )
+    with pytest.raises(Withheld) as caught:
+        Scrubber().scrub(request_of(encode(wide()), *boxes, spots=(FACE,)))
+    assert caught.value.code == "other_picture"
+
+
+def drawn(seed: int) -> list[np.ndarray]:
+    """Pictures that JPEG finds hard, of odd sizes, too."""
+    rng = np.random.default_rng(seed)
+    noisy = np.clip(wide(seed).astype(int) + rng.normal(0, 15, (360, 640, 3)), 0, 255).astype(np.uint8)
+    flat = np.full((200, 300, 3), rng.integers(0, 256, 3), np.uint8)
+    cv2.putText(flat, "EDG 0000", (5, 90), cv2.FONT_HERSHEY_SIMPLEX, 2, rng.integers(0, 256, 3).tolist(), 5)
+    return [
+        noisy, flat, rng.integers(0, 256, (333, 219, 3), np.uint8), rng.integers(0, 256, (7, 5, 3), np.uint8),
+        (rng.integers(0, 2, (200, 203, 3)) * 255).astype(np.uint8),
+        (rng.integers(0, 2, (64, 64, 1)) * 255).astype(np.uint8).repeat(3, 2),
+        np.kron(rng.integers(0, 256, (30, 30, 3), np.uint8), np.ones((5, 5, 1), np.uint8)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("quality", [picture.FRAME_QUALITY, picture.CROP_QUALITY, 40, 98])
+@pytest.mark.parametrize("seed", range(8))
+def test_what_jpeg_does_to_a_picture_makes_it_no_other(quality, seed):
+    for pixels in drawn(seed):
+        assert witness.same(luma_of(picture.encode(pixels, quality)), pixels, quality)
+
+
+@pytest.mark.parametrize("size", [(640, 360), (333, 219), (13, 9)])
+def test_one_block_that_moved_makes_another_picture(size):
+    pixels = wide(1, *size)
+    assert witness.same(luma_of(picture.encode(pixels, 85)), pixels, 85)
+    for left, top in ((0, 0), (size[0] // 16 * 8, size[1] // 16 * 8), (size[0] - 8, size[1] - 8)):
+        changed = pixels.copy()
+        corner = changed[top : top + 8, left : left + 8]
+        corner[:] = np.where(corner > 127, corner - 60, corner + 60)
+        assert not witness.same(luma_of(picture.encode(changed, 85)), pixels, 85)
+    brighter = np.clip(pixels, 20, 230) + np.uint8(3)
+    assert not witness.same(luma_of(picture.encode(brighter, 85)), np.clip(pixels, 20, 230), 85)
+    assert not witness.same(luma_of(picture.encode(pixels[:-1], 85)), pixels, 85)
+
+
+def test_the_bound_is_that_of_the_table_that_opencv_writes():
+    for quality in (picture.FRAME_QUALITY, picture.CROP_QUALITY):
+        data = picture.encode(wide(), quality)
+        table = data[data.index(b"\xff\xdb") + 5 :][:64]
+        scale = 200 - 2 * quality
+        assert sorted(table) == sorted(max(1, (step * scale + 50) // 100) for step in witness.STEPS)
 
 
 def test_a_word_fits_one_question_one_picture_and_its_regions_only(encode, request_of):

@@ -6,7 +6,7 @@ from edged.publish import fleet, release
 from edged.publish.release import Description
 from edged.publish.rollout import Rules, job_of
 from edged.storage import audit, cameras, counters, deliveries, releases
-from edged.wire.messages import Reported
+from edged.wire.messages import CameraInfo, Reported
 
 RULES = Rules(canary=1, wait_s=60, timeout_s=50, steps=(1.0,))
 
@@ -20,6 +20,7 @@ class Fleet:
     def online(self, *names, online=True):
         for name in names:
             cameras.set_online(self.store, name, online)
+            cameras.set_info(self.store, name, CameraInfo("b", "1.0", "generic", (), 1))
 
     def release(self, content):
         candidate = self.rows.candidate(content)
@@ -33,8 +34,10 @@ class Fleet:
 
     def says(self, camera, status, number):
         version = number if status == "SUCCEEDED" else number - 1
+        row = releases.get(self.store, version)
+        sha256 = row.sha256 if row else ""
         return fleet.record(
-            self.store, camera, Reported("vehicle", version, "0" * 64, job_of(number), status), self.clock.now()
+            self.store, camera, Reported("vehicle", version, sha256, job_of(number), status), self.clock.now()
         )
 
     def standing(self):

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from edged.errors import Misconfigured, Refused
-from edged.publish import release
+from edged.publish import fleet, release
 from edged.publish.release import Description
+from edged.publish.rules import Rules
 from edged.storage import audit, cameras, deliveries, releases
 from edged.wire.messages import CHUNK_BYTES, Reported
 
@@ -31,7 +32,7 @@ def test_a_release_is_numbered_signed_recorded_and_audited(store, repo, rows, pu
     model = bytes(range(256)) * 200
     assert publish(rows.candidate(model)) == 1
     row = releases.latest(store)
-    assert (row.number, row.target, row.state, row.classes) == (1, "vehicle/1.onnx", "rolling", ("a", "b"))
+    assert (row.number, row.target, row.state, row.classes) == (1, "vehicle/1.onnx", "waiting", ("a", "b"))
     said = repo.targets()["vehicle/1.onnx"].custom
     assert (said["release"], said["name"], said["px"], said["min_agent"]) == (1, "vehicle", 32, "0.1")
     assert said["chunk"] == CHUNK_BYTES
@@ -87,13 +88,20 @@ def test_a_number_that_a_kill_left_signed_is_never_given_to_another_candidate(st
     assert publish(lost) == 3  # cameras may have gone on to 2: the lost one needs a higher number
 
 
-def test_a_newer_release_takes_the_place_of_one_that_is_still_rolling(store, rows, publish):
+def test_a_newer_release_takes_the_place_of_one_that_is_still_rolling_when_it_starts(store, rows, publish):
     publish(rows.candidate(b"one" * 99))
+    fleet.start(store, 1, Rules(), "Ada Lovelace")
     for name, status in (("gate", "QUEUED"), ("yard", "IN_PROGRESS"), ("roof", "SUCCEEDED")):
         cameras.seen(store, name)
         deliveries.upsert(store, 1, name, status, offered=1.0)
     publish(rows.candidate(b"two" * 99))
-    assert {r.number: r.state for r in releases.all(store)} == {1: "superseded", 2: "rolling"}
+    assert {r.number: r.state for r in releases.all(store)} == {1: "rolling", 2: "waiting"}
+    publish(rows.candidate(b"three" * 99))
+    assert {r.number: r.state for r in releases.all(store)} == {1: "rolling", 2: "superseded", 3: "waiting"}
+    with pytest.raises(Refused, match="release 1 is rolling"):
+        fleet.start(store, None, Rules(), "Ada Lovelace")
+    fleet.start(store, None, Rules(), "Ada Lovelace", instead=True)
+    assert {r.number: r.state for r in releases.all(store)} == {1: "superseded", 2: "superseded", 3: "rolling"}
     assert {d.camera: d.status for d in deliveries.of(store, 1)} == {
         "gate": "CANCELED", "yard": "IN_PROGRESS", "roof": "SUCCEEDED",
     }  # fmt: skip
@@ -156,8 +164,11 @@ def test_one_cannot_go_back_to_what_is_unknown_or_was_halted(store, repo, rows, 
     publish(rows.candidate(b"one" * 99))
     releases.set_state(store, 1, "halted", "canary gate: FAILED")
     publish(rows.candidate(b"two" * 99))
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(Refused, match=words) as e:
         release.go_back(store, repo, to=to, author="Ada Lovelace")
+    assert "`edged rollout status`" in e.value.hint if to == 9 else "`edged cycle run --model " in e.value.hint
+    assert ("--untested --reason WHY`" in e.value.hint) == (to == 1)  # where too little is labelled for a cycle
+    assert "unblock" not in e.value.hint  # it was halted, not blocked
 
 
 def test_two_tasks_keep_their_own_targets(store, repo, rows, described):

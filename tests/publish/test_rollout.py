@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edged.errors import Refused
 from edged.publish.rollout import (
+    ACTS,
+    AWS_STATUS,
     CAMERA_SAYS,
     STANDS,
     TRANSITIONS,
@@ -17,14 +20,16 @@ from edged.publish.rollout import (
     Halt,
     Offer,
     Rules,
+    after,
     desired,
     ended,
     is_final,
     job_of,
+    number_of,
     on_reported,
     plan,
 )
-from edged.wire.messages import Reported
+from edged.wire.messages import Health, Reported
 
 RULES = Rules(canary=1, wait_s=100, timeout_s=50, steps=(0.5, 1.0))
 
@@ -355,3 +360,140 @@ def test_cameras_that_work_always_end_in_a_complete_release(order, canary, away)
         assert {n for n, d in site.deliveries.items() if d.status == "SUCCEEDED"} == there
     else:
         assert set(site.deliveries) == there
+
+
+# the table of a release's states
+
+
+STATES = ("waiting", "rolling", "paused", "complete", "halted", "superseded")
+ALLOWED = {
+    ("waiting", "start"): "rolling", ("waiting", "abort"): "halted", ("waiting", "replace"): "superseded",
+    ("rolling", "pause"): "paused", ("rolling", "halt"): "halted", ("rolling", "abort"): "halted",
+    ("rolling", "complete"): "complete", ("rolling", "replace"): "superseded",
+    ("paused", "resume"): "rolling", ("paused", "halt"): "halted", ("paused", "abort"): "halted",
+    ("paused", "replace"): "superseded", ("complete", "abort"): "halted",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("act", ACTS)
+def test_every_pair_of_a_state_and_an_act_is_allowed_or_refused_in_words(state, act):
+    if (state, act) in ALLOWED:
+        assert after(7, state, act) == ALLOWED[state, act]
+    else:
+        with pytest.raises(Refused, match=f"release 7 is {state}") as e:
+            after(7, state, act)
+        assert e.value.hint.startswith("what it may become")
+
+
+def test_a_release_that_was_halted_or_superseded_never_becomes_anything_else():
+    assert {state for before, _ in ACTS.values() for state in before} == {"waiting", "rolling", "paused", "complete"}
+
+
+def test_every_state_has_a_word_of_aws():
+    assert set(AWS_STATUS) == set(STATES)
+
+
+@pytest.mark.parametrize(
+    ("job", "number"), [("release-7", 7), ("", 0), ("release-", 0), ("release-7x", 0), ("job-7", 0)]
+)
+def test_a_job_names_its_release(job, number):
+    assert number_of(job) == number
+    assert number_of(job_of(12)) == 12
+
+
+# quality, pauses, ways back
+
+
+def test_a_canary_that_runs_it_and_is_not_well_halts():
+    site = Site("a", "b").step()
+    site.hear("a", "SUCCEEDED", health=Health(20, 8.0, 8.0, 0.1, 0.2, 40))
+    site.step()
+    assert site.log[-1] == Halt(
+        "canary a: SUCCEEDED (it agrees with the model before on 10% of 40 regions (at least 30%))", ()
+    )
+    assert site.wait(10_000).told() == ["a"]
+
+
+def test_a_canary_that_leaves_the_model_again_while_it_is_watched_halts():
+    site = Site("a", "b").step()
+    site.hear("a", "SUCCEEDED")
+    site.wait(50)
+    site.hear("a", "SUCCEEDED", version=6)
+    site.step()
+    assert site.log[-1] == Halt("canary a: SUCCEEDED (it left the model again and runs version 6)", ())
+
+
+def test_cameras_that_are_not_well_count_among_the_failed():
+    site = Site(*"abcdefgh", rules=replace(RULES, steps=(1.0,), abort_failed=0.2)).step()
+    site.hear("a", "SUCCEEDED")
+    site.wait(100)
+    for name in "bc":
+        site.hear(name, "SUCCEEDED", health=Health(20, 1.0, 8.0))
+    site.step()
+    assert isinstance(site.log[-1], Halt)
+    assert site.log[-1].reason.startswith("2 of 3 cameras")
+
+
+def test_a_paused_release_is_offered_to_nobody_and_goes_on_where_it_was():
+    site = Site("a", "b", "c").step()
+    site.hear("a", "SUCCEEDED")
+    site.release = replace(site.release, state="paused")
+    assert site.wait(1000).told() == ["a"]
+    site.release = replace(site.release, state="rolling")
+    assert site.step().told() == ["a", "b"]
+
+
+def test_a_canary_that_fails_while_it_is_paused_halts():
+    site = Site("a", "b").step()
+    site.release = replace(site.release, state="paused")
+    site.hear("a", "FAILED")
+    site.step()
+    assert isinstance(site.log[-1], Halt)
+
+
+@pytest.mark.parametrize("state", ["waiting", "halted", "superseded"])
+def test_what_does_not_roll_is_offered_to_nobody(state):
+    site = Site("a", "b")
+    site.release = replace(site.release, state=state)
+    assert site.wait(10).log == []
+
+
+def test_a_camera_that_runs_these_very_bytes_by_another_number_is_left_alone():
+    site = Site("a", "b", rules=RULES.rescuing())
+    site.cameras["b"] = Camera("b", True, 0.0, runs=site.release.sha256)
+    assert site.step().told() == ["a"]
+    site.hear("a", "SUCCEEDED")
+    site.step()
+    assert site.log[-1] == Complete(succeeded=1, waiting=0)
+
+
+def test_when_every_camera_runs_these_bytes_the_release_is_complete():
+    site = Site("a")
+    site.cameras["a"] = Camera("a", True, 0.0, runs=site.release.sha256)
+    assert site.step().log == [Complete(0, 0)]
+
+
+def test_a_way_back_from_a_halted_release_is_offered_to_all_at_once_and_nothing_halts_it():
+    site = Site(*"abcde", rules=RULES.rescuing()).step()
+    assert site.told() == list("abcde")
+    for name in "abcd":
+        site.hear(name, "FAILED")
+    site.step()
+    site.hear("e", "SUCCEEDED")
+    assert site.step().log[-1] == Complete(succeeded=1, waiting=0)
+
+
+def test_a_removed_camera_holds_up_nobody():
+    site = Site("a", "b", "c", rules=replace(RULES, steps=(1.0,))).step()
+    site.hear("a", "SUCCEEDED")
+    site.wait(100)
+    del site.cameras["b"]
+    site.end("b", "REMOVED", "it is no longer part of the site")
+    site.hear("c", "SUCCEEDED")
+    assert site.step().log[-1] == Complete(succeeded=2, waiting=0)
+
+
+def test_other_bytes_than_the_releases_are_no_success():
+    heard = on_reported(Delivery(7, "a", "IN_PROGRESS", 0, 0), says("SUCCEEDED"), 5.0, sha256="f" * 64)
+    assert heard.ignored == f"says SUCCEEDED but runs {'1' * 12}, not {'f' * 12}"

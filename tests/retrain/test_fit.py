@@ -107,7 +107,7 @@ def test_it_stops_when_it_no_longer_gets_better(pics, tmp_path, clock):
 
 def test_a_loss_that_is_no_number_is_told_in_words(pics, tmp_path, clock, monkeypatch):
     monkeypatch.setattr(
-        zoo, "lenet_5", lambda classes, px: torch.nn.Sequential(torch.nn.Flatten(), Nan(), torch.nn.Linear(3072, 2))
+        zoo, "build", lambda *_: torch.nn.Sequential(torch.nn.Flatten(), Nan(), torch.nn.Linear(3072, 2))
     )
     with pytest.raises(Refused, match="training diverged: the loss became nan in epoch 1") as e:
         teach(job(), pics(60), pics(20, seed=1), tmp_path / "c", clock)
@@ -151,6 +151,19 @@ def test_a_warm_start_begins_where_the_old_model_stood(pics, tmp_path, clock):
     other, small = job(arch={"name": "lenet-300-100", "input_px": 28}), pics(60, px=28)
     with pytest.raises(Refused, match="cannot start a lenet-300-100 from a lenet-5"):
         teach(other, small, small, tmp_path / "3", clock, start=start)
+
+
+@pytest.mark.parametrize(("name", "px"), [("lenet-5", 32), ("squeezenet-1.1", 32)])
+def test_the_last_layer_of_an_older_model_is_taken_over_by_the_names_of_its_classes(name, px):
+    """A model from outside may have named them in another order; a class that is new starts afresh."""
+    torch.manual_seed(0)
+    arch = {"name": name, "input_px": px}
+    old = zoo.build(name, 2, px).eval()
+    weights = train.weights_of(old, job(arch=arch, classes=["disc", "box"]))
+    new = zoo.build(name, 3, px).eval()
+    train._load(new, weights, job(arch=arch, classes=["box", "bus", "disc"]))
+    images = torch.rand(2, 3, px, px) * 255
+    assert torch.allclose(new(images)[:, [2, 0]], old(images), atol=1e-5)
 
 
 def test_weights_of_the_same_network_are_the_same_file():
@@ -199,6 +212,7 @@ def test_the_patch_has_the_colour_that_the_scrubber_paints():
     [
         ("lenet-300-100", 28, 266_610),
         ("lenet-5", 32, 61_706),
+        ("lenet-5-caffe", 28, 431_080),
         ("mobilenet-1", 224, 3_217_226),
         ("mobilenet-0.25", 96, 215_642),
     ],
@@ -212,7 +226,7 @@ def test_networks_have_the_size_of_their_papers(name, px, parameters):
 
 @pytest.mark.parametrize("name", ["resnet-50", "mobilenet", "mobilenet-2", "mobilenet-0.25x", "../lenet-5"])
 def test_an_unknown_network_is_refused_with_the_known_ones(name):
-    with pytest.raises(Refused, match="known: lenet-300-100, lenet-5, mobilenet-<width"):
+    with pytest.raises(Refused, match="known: lenet-300-100, lenet-5, lenet-5-caffe, mobilenet-<width"):
         zoo.build(name, 2, 96)
 
 

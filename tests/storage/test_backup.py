@@ -16,17 +16,21 @@ from edged.storage import (
     Store,
     audit,
     backup,
+    brought,
     check,
     clean,
     copies,
     erasure,
+    insights,
     labels,
     models,
     objects,
     repair,
     restore,
     samples,
+    schema,
 )
+from edged.storage.insights import Insight
 
 
 @pytest.fixture
@@ -101,6 +105,61 @@ def test_what_was_backed_up_comes_back_whole_onto_an_empty_box(opener, add, data
         assert audit.rows(store, 1)[0].act == "restored"
         add(store, 1000)
         assert check.run(store) == []
+
+
+def test_the_shorter_ways_to_a_release_come_back_with_it(opener, add, data_dir, dest, back_up, put_back):
+    """A camera that asked for one before the disk died is served it after the restore."""
+    with opener() as store:
+        fill(store, add, n=2)
+        named = {models.put_model(store, data, suffix): suffix for data, suffix in ((b"p", ".epk"), (b"d", ".epd"))}
+        (store.models_dir / f".{'0' * 64}.epk.1.tmp").write_bytes(b"half")  # what a killed write left
+        made = back_up()
+    assert {f.name for f in made.manifest.models} == {f"models/{sha}{suffix}" for sha, suffix in named.items()}
+    assert backup.verify(dest) == []
+    next((dest / "models").glob("*.epd")).write_bytes(b"x")
+    assert [t.code for t in backup.verify(dest)] == ["backup_damaged"]
+    back_up()
+    lose(data_dir)
+    put_back()
+    with opener() as store:
+        assert {sha: models.sent_path(store, sha).read_bytes() for sha in named} == dict(
+            zip(named, (b"p", b"d"), strict=True)
+        )
+        assert check.run(store) == []
+        for sha in named:  # and when no release names them any more they leave the backups too
+            models.sent_path(store, sha).unlink()
+        back_up(keep_days=1)
+    assert list((dest / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".epk", ".onnx"])
+def test_a_way_that_goes_while_it_is_backed_up_is_left_out_and_a_model_is_not(
+    opener, add, back_up, monkeypatch, suffix
+):
+    with opener() as store:
+        fill(store, add, n=2)
+        gone = models.put_model(store, b"going", suffix)
+        stays = models.put_model(store, b"staying", ".epd")
+        listed = backup._models(store.data_dir)
+        monkeypatch.setattr(backup, "_models", lambda _: listed)
+        (store.models_dir / f"{gone}{suffix}").unlink()
+        if suffix == ".onnx":
+            with pytest.raises((EdgedError, OSError)):
+                back_up()
+        else:
+            assert [f.name for f in back_up().manifest.models] == [f"models/{stays}.epd"]
+
+
+def test_room_is_asked_for_models_too(opener, add, dest, back_up, monkeypatch):
+    with opener() as store:
+        fill(store, add, n=2)
+        models.put_model(store, b"m" * 5000)
+        asked = []
+        monkeypatch.setattr(backup, "_require_room", lambda dest, size: asked.append(size))
+        back_up()
+        back_up()
+    assert asked[0] > 5000
+    assert asked[1] == 0
 
 
 def test_no_key_is_in_a_backup(opener, add, data_dir, dest, back_up, site_key):
@@ -601,3 +660,48 @@ def test_an_own_copy_holds_no_key_and_no_picture(opener, add, data_dir, clock, s
     raw = copies.make(data_dir, clock).read_bytes()
     assert not any(k in raw for k in (site_key, *keys))
     assert b"JFIF" not in raw
+
+
+def test_a_backup_of_the_schema_before_is_restored_and_brought_up_to_date(
+    opener, add, data_dir, back_up, put_back, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "STEPS", dict(list(schema.STEPS.items())[:4]))
+        patch.setattr(schema, "VERSION", 4)
+        with opener() as store:
+            add(store, 1)
+            store.execute(
+                "insert into label (sample, class, source, author, ts) values ('gate:boot-1:0', 'car', 'human', 'ada', 1.0)"
+            )
+            assert not store.rows("select 1 from sqlite_schema where name = 'insight'")
+        back_up()
+    lose(data_dir)
+    assert put_back().findings == []
+    with opener() as store:
+        assert store.value("pragma user_version") == schema.VERSION
+        assert [(x.class_, x.score) for x in labels.of(store, "gate:boot-1:0")] == [("car", None)]
+        assert insights.add_many(store, [Insight("gate:boot-1:0", 1)]) == 1
+        labels.add(store, "gate:boot-1:1", "car", "teacher", "teacher:vgg", 0.9)
+        assert len(pictures(store)) == 3
+        assert check.run(store) == []
+
+
+def test_a_backup_holds_nothing_of_what_models_saw_and_the_restored_box_looks_again(
+    opener, add, data_dir, dest, back_up, put_back
+):
+    seen = bytes(range(100, 164))
+    with opener() as store:
+        fill(store, add, n=3)
+        insights.add_many(store, [Insight("gate:boot-1:0", 1, "m1", "car", 0.9, 0.8, seen)])
+        brought.add(
+            store, "teacher", sha256=models.put_model(store, b"big"), name="big", classes=["car"], px=9, author="ada"
+        )
+    back_up()
+    assert not [p.name for p in dest.rglob("*") if p.is_file() and seen in p.read_bytes()]
+    lose(data_dir)
+    assert put_back().findings == []
+    with opener() as store:
+        assert insights.hashes(store) == {}
+        assert len(insights.missing(store, 100)) == 6
+        assert brought.teacher(store).name == "big"
+        assert models.read_model(store, brought.teacher(store).sha256) == b"big"

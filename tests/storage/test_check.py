@@ -5,7 +5,22 @@ import threading
 
 import pytest
 
-from edged.storage import candidates, check, clean, copies, cycles, journal, masks, models, objects, segment, snapshots
+from edged.storage import (
+    brought,
+    candidates,
+    check,
+    clean,
+    copies,
+    cycles,
+    insights,
+    journal,
+    masks,
+    models,
+    objects,
+    segment,
+    snapshots,
+)
+from edged.storage.insights import Insight
 from edged.storage.snapshots import Body
 
 from .conftest import StillClock
@@ -280,3 +295,23 @@ def test_beside_a_box_that_takes_and_forgets_pictures_nothing_is_found(open_stor
         thread.join(30)
     assert broken == []
     assert found == []
+
+
+def test_an_insight_that_outlived_its_picture_is_found(store, add):
+    add(store)
+    insights.add_many(store, [Insight(f"gate:boot-1:{i}", i) for i in range(2)])
+    assert codes(store) == []
+    with store.transaction():
+        store.execute("drop trigger insight_out")
+        objects.forget(store, [store.value("select object from sample where id = 'gate:boot-1:0'")])
+    assert [(f.code, f.subject) for f in check.run(store)] == [("stray_insight", "gate:boot-1:0")]
+
+
+def test_a_model_that_was_brought_and_is_gone_or_changed_is_found(store):
+    sha256 = models.put_model(store, b"a teacher")
+    weights = models.put_model(store, b"its weights", ".safetensors")
+    brought.add(store, "candidate", sha256=sha256, name="big", classes=["a"], px=64, author="ada", weights=weights)
+    assert codes(store) == []
+    (store.models_dir / f"{sha256}.onnx").write_bytes(b"another")
+    (store.models_dir / f"{weights}.safetensors").unlink()
+    assert codes(store) == ["model_changed", "model_lost"]

@@ -43,7 +43,7 @@ def test_a_cycle_resumes_at_the_stage_without_an_outcome(store, open_store, cloc
     cycles.stage_start(again, cycle, "train")
     stages = cycles.stages(again, cycle)
     assert [(s.name, s.progress, s.eta_s, s.detail) for s in stages] == [
-        ("snapshot", 1.0, 0.0, {"id": "abc"}), ("train", 0.0, None, {}),
+        ("snapshot", 1.0, 0.0, {"id": "abc"}), ("train", 0.0, None, {"starts": 2}),
     ]  # fmt: skip
     cycles.stage_finish(again, cycle, "train", {"sha256": "x"})
     cycles.stage_progress(again, cycle, "train", 0.1, 5, {"late": True})  # a straggler changes nothing

@@ -19,6 +19,7 @@ from edged.storage import (
     Store,
     alarms,
     audit,
+    brought,
     candidates,
     check,
     clean,
@@ -26,7 +27,9 @@ from edged.storage import (
     cycles,
     erasure,
     frames,
+    insights,
     labels,
+    models,
     objects,
     pages,
     recover,
@@ -35,6 +38,7 @@ from edged.storage import (
     schema,
     snapshots,
 )
+from edged.storage.insights import Insight
 
 PAGE = pages.PAGE_BYTES
 EMPTY = {"classes": [], "train": [], "tune": [], "holdout": [], "holdout_ratio": 0.2, "block_s": 1, "seed": 1}
@@ -562,3 +566,30 @@ def test_a_disk_that_does_not_answer_is_not_taken_for_damage(opener, add, data_d
     with pytest.raises(EdgedError) as e:
         repair.look(data_dir)
     assert e.value.code == "disk_failed"
+
+
+def test_a_rebuilt_catalogue_has_the_models_that_were_brought_and_no_insight_of_before(opener, add, data_dir, start):
+    with opener() as store:
+        before = fill(store, add)
+        insights.add_many(store, [Insight(f"gate:boot-{n}:0", n, "m1", "car", 0.9, 0.8, bytes(64)) for n in range(30)])
+        sha256 = models.put_model(store, b"a teacher")
+        brought.add(store, "teacher", sha256=sha256, name="vgg", classes=["car"], px=64, author="ada")
+        store.execute(
+            "insert into drift (ts, camera, test, model, n, score) values (1, 'gate', 'features', 'm1', 500, 0.4)"
+        )
+        labels.add(store, "gate:boot-1:1", "car", "teacher", "teacher:vgg", 0.75)
+        before |= kept(store)
+        drift = rows_of(store, "drift")
+    raw = bytearray((data_dir / "edged.db").read_bytes())
+    raw[PAGE + 5 : PAGE + 400] = bytes(395)  # a page of the schema
+    (data_dir / "edged.db").write_bytes(raw)
+    rebuilt, store = start()
+    with store:
+        assert rebuilt is not None
+        after = kept(store)
+        assert {n: before[n] - after[n] for n in before} == {n: set() for n in before}
+        assert brought.teacher(store).sha256 == sha256
+        assert rows_of(store, "drift") == drift
+        assert insights.hashes(store) == {}
+        assert len(insights.missing(store, 100, "m1")) == 60
+        assert [f for f in check.run(store) if f.subject != "0" * 64] == []

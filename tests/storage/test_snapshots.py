@@ -1,9 +1,13 @@
+import dataclasses
+import math
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.errors import Corrupt, Refused
-from edged.storage import check, snapshots
+from edged.storage import check, labels, snapshots
 from edged.storage.samples import Sample
 
 CLASSES = ["car", "van"]
@@ -131,3 +135,118 @@ def test_the_store_remembers_what_was_ever_held_out(store):
     snapshots.add(store, body)
     assert snapshots.ever_held(store) == {s for s, _ in body["holdout"]}
     assert len(body["holdout"]) == 2
+
+
+def walk(camera, n, every=60.0, flips=1, seed=1):
+    """A camera whose view changes bit by bit: `n` samples, `every` seconds apart, with their hashes."""
+    rng = random.Random(f"{camera}{seed}")
+    look, made, hashes = rng.getrandbits(64), [], {}
+    for i in range(n):
+        for _ in range(flips):
+            look ^= 1 << rng.randrange(64)
+        made.append((sample(camera, i * every), CLASSES[i // 40 % 2]))
+        hashes[made[-1][0].id] = look - 2**63
+    return made, hashes
+
+
+def leaks(body, made, hashes, block_s=900.0):
+    """Of train and tune those that show the same as something held out."""
+    by_id = {s.id: s for s, _ in made}
+    held = [by_id[s] for s, _ in body["holdout"]]
+    return snapshots.like_held([by_id[s] for p in ("train", "tune") for s, _ in body[p]], held, hashes, block_s)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_nothing_in_train_or_tune_shows_what_is_held_out_and_a_split_by_frame_is_caught(seed):
+    (made, hashes), (more, others) = walk("gate", 600, seed=seed), walk("yard", 600, seed=seed)
+    made, hashes = made + more, hashes | others
+    blind = snapshots.build(made, CLASSES, holdout_ratio=0.2, block_s=900, seed=1)
+    body = snapshots.build(made, CLASSES, holdout_ratio=0.2, block_s=900, seed=1, hashes=hashes)
+    by_frame = dict(blind) | {"train": [], "holdout": [], "tune": []}
+    for i, (s, c) in enumerate(made):
+        by_frame["holdout" if i % 5 == 0 else "train"].append([s.id, c])
+    found = [len(leaks(b, made, hashes)) for b in (by_frame, blind, body)]
+    print(
+        f"seed {seed}: of 1200 samples leak {found[0]} by frame, {found[1]} by block, {found[2]} without near-duplicates"
+    )
+    assert found[0] > 900
+    assert 0 < found[1] < found[0] / 2
+    assert found[2] == body["near"]["stayed"] == 0
+    assert body["near"]["train"] + body["near"]["tune"] == found[1]
+    assert body["holdout"] == blind["holdout"]
+
+
+def test_a_view_that_never_changes_keeps_half_of_its_samples_and_other_cameras_all():
+    made = [(sample(c, 60.0 * n), "car") for c in ("gate", "yard") for n in range(300)]
+    hashes = {s.id: 7 if s.camera == "gate" else random.Random(s.id).getrandbits(63) for s, _ in made}
+    blind = snapshots.build(made, CLASSES, holdout_ratio=0.2, block_s=900, seed=1)
+    body = snapshots.build(made, CLASSES, holdout_ratio=0.2, block_s=900, seed=1, hashes=hashes)
+    before, after = snapshots.describe(blind)["train"], snapshots.describe(body)["train"]
+    assert after.cameras["gate"] == math.ceil(before.cameras["gate"] / 2)
+    assert after.cameras["yard"] == before.cameras["yard"]
+    assert body["near"]["stayed"] > 0
+
+
+def test_two_cameras_may_see_alike_and_what_no_survey_saw_is_counted_not_dropped():
+    made = [(sample(c, 900.0 * n), "car") for c in ("gate", "yard") for n in range(20)]
+    hashes = {s.id: 7 for s, _ in made if s.camera == "gate"}
+    body = snapshots.build(made, CLASSES, holdout_ratio=0.2, block_s=900, seed=1, hashes=hashes)
+    assert body["near"]["unknown"] == 20
+    blind = snapshots.build(made, CLASSES, holdout_ratio=0.2, block_s=900, seed=1)
+    assert [p for p in body["train"] if p[0].startswith("yard")] == [
+        p for p in blind["train"] if p[0].startswith("yard")
+    ]
+
+
+def test_without_hashes_and_teachers_a_body_is_what_it_always_was(store):
+    """Fixed by value: snapshots of earlier versions keep their names."""
+    human = [(sample("gate", 900.0 * n), CLASSES[n % 2]) for n in range(12)]
+    body = snapshots.build(human, CLASSES, holdout_ratio=0.2, block_s=900, seed=1)
+    assert set(body) == {"classes", "train", "tune", "holdout", "holdout_ratio", "block_s", "seed"}
+    assert snapshots.add(store, body).startswith("15e6f0feddfa")
+
+
+def test_a_sample_without_picture_is_in_no_part_but_its_block_stays_held():
+    human = [(sample("gate", 900.0 * n), "car") for n in range(20)]
+    body = snapshots.build(human, CLASSES, holdout_ratio=0.2, block_s=900, seed=1)
+    gone = body["holdout"][0][0]
+    later = [(dataclasses.replace(s, object=None) if s.id == gone else s, c) for s, c in human]
+    later.append((sample("gate", float(gone.split("-")[1].split(":")[0]) + 1, 1), "car"))
+    again = snapshots.build(
+        later, CLASSES, holdout_ratio=0.05, block_s=900, seed=1, held={s for s, _ in body["holdout"]}
+    )
+    ids = {p: {s for s, _ in again[p]} for p in ("train", "tune", "holdout")}
+    assert gone not in set().union(*ids.values())
+    assert later[-1][0].id in ids["holdout"]
+
+
+def test_a_snapshot_says_what_it_holds_by_camera_class_and_source():
+    human = [(sample(c, 900.0 * n), CLASSES[n % 2]) for c in ("gate", "yard") for n in range(10)]
+    weak = [(sample("gate", 900.0 * n + 5), "van") for n in range(10)]
+    body = snapshots.build(human, CLASSES, holdout_ratio=0.2, block_s=900, seed=1, weak=weak)
+    told = snapshots.describe(body)
+    assert sum(part.n for part in told.values()) == 20 + told["train"].sources["teacher"]
+    assert told["holdout"] == snapshots.Counted(4, {"gate": 2, "yard": 2}, told["holdout"].classes, {"human": 4})
+    assert sum(told["train"].classes.values()) == told["train"].n == sum(told["train"].cameras.values())
+    assert body["teacher"] == sorted(s for s, _ in body["train"] if s in {w.id for w, _ in weak})
+
+
+def test_once_an_author_is_revoked_the_next_snapshot_has_none_of_their_labels(store, add):
+    for n in range(40):
+        add(store, n, ts=n * 900.0, regions=1)
+        labels.add(store, f"gate:boot-{n}:0", "car", "human", "anna" if n % 2 else "ben")
+    labels.add(store, "gate:boot-0:0", "van", "human", "anna")  # over ben's word
+
+    def body():
+        return snapshots.build(labels.effective(store), CLASSES, holdout_ratio=0.2, block_s=900, seed=1)
+
+    def ids(b):
+        return {s for part in ("train", "tune", "holdout") for s, _ in b[part]}
+
+    assert len(ids(body())) == 40
+    labels.undo_author(store, "anna")
+    after = body()
+    assert ids(after) == {f"gate:boot-{n}:0" for n in range(0, 40, 2)}
+    assert {c for part in ("train", "tune", "holdout") for _, c in after[part]} == {"car"}  # ben's word again
+    store.execute("update sample set object = null where id = 'gate:boot-4:0'")
+    assert "gate:boot-4:0" not in ids(body())

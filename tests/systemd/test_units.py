@@ -24,7 +24,9 @@ EXPOSURE = {
     "edged-sync.service": 11,
     "edged-broker.service": 10,
     "edged-agent.service": 15,
+    "edged-signer@.service": 3,
 }
+SOCKETS = ("edged-signer.socket",)
 
 needs_systemd = pytest.mark.skipif(
     ANALYZE is None and os.environ.get("CI") != "true", reason="systemd-analyze is not installed"
@@ -57,7 +59,8 @@ def test_each_unit_on_disk_has_an_exposure_limit_here() -> None:
 
 @needs_systemd
 def test_systemd_has_nothing_to_say_about_the_units(tmp_path: Path) -> None:
-    assert verify(tmp_path, {name: (UNITS / name).read_text() for name in EXPOSURE}) == ""
+    assert {p.name for p in UNITS.iterdir()} == {*EXPOSURE, *SOCKETS}
+    assert verify(tmp_path, {name: (UNITS / name).read_text() for name in (*EXPOSURE, *SOCKETS)}) == ""
 
 
 @needs_systemd
@@ -133,7 +136,22 @@ def test_only_sync_may_reach_beyond_the_site() -> None:
 
 def test_writable_code_is_denied_wherever_no_network_is_run_or_trained() -> None:
     denied = {name for name in EXPOSURE if unit(name).get("MemoryDenyWriteExecute") == ["yes"]}
-    assert denied == {"edged-web.service", "edged-sync.service", "edged-broker.service"}
+    assert denied == {"edged-web.service", "edged-sync.service", "edged-broker.service", "edged-signer@.service"}
+
+
+def test_the_signer_is_a_user_of_its_own_whom_only_the_daemon_may_ask() -> None:
+    service, listens = unit("edged-signer@.service"), unit("edged-signer.socket")
+    assert service["User"] != unit("edged.service")["User"]
+    assert (listens["SocketUser"], listens["SocketMode"], listens["Accept"]) == (["edged"], ["0600"], ["yes"])
+    assert service["PrivateNetwork"] == ["yes"]
+    assert service["StandardInput"] == service["StandardOutput"] == ["socket"]
+    keys = service["ExecStart"][0].split()[-1]
+    assert not any(keys in line for name in EXPOSURE for line in unit(name).get("ReadWritePaths", []))
+
+
+def test_the_processes_that_sign_nothing_do_not_see_the_signing_keys() -> None:
+    for name in ("edged-web.service", "edged-sync.service"):
+        assert any("/var/lib/edged/keys/tuf" in line for line in unit(name).get("InaccessiblePaths", [])), name
 
 
 def test_the_daemon_lets_its_scrub_children_leave_the_network() -> None:

@@ -37,6 +37,7 @@ from edged.config import load
 from edged.storage import check, frames, recover
 from edged.wire.link import Endpoint, Tls
 from edged.wire.paho import PahoLink
+from edged.wire.signature import Signer
 from tests.torture.live import FREE, SITE, LiveSite
 from tests.torture.unruly import Unruly
 
@@ -73,6 +74,7 @@ class Camera(threading.Thread):
             link, self._shots(), site=SITE, camera=name, state_dir=live.aside / f"camera-{name}", clock=SystemClock(),
             root=(live.folder / "tuf" / "1.root.json").read_bytes(), self_test=selftest.Inline,
             options=agents.Options(resend_after_s=10.0, spool_bytes=2**30, spool_frames=100_000, fsync=False),
+            signer=Signer(Path(tls.cert).read_bytes(), Path(tls.key).read_bytes()),
         )  # fmt: skip
         add, publish, spool = self.agent.spool.add, link.publish, self.agent.spool
 

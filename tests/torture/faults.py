@@ -139,9 +139,10 @@ def daemon(wanted: int, seed: int) -> Told:
         with LiveSite(aside / "site", aside, extra=FREE) as live:
             live.play(60, until=lambda: live.stored_since(0))
             for fault in drawn:
-                _daemon_point(live, fault, aside / "trace", told)
+                if live.up():
+                    _daemon_point(live, fault, aside / "trace", told)
             if not live.up():
-                told.faults.append(f"the daemon ended:\n{live.said()}")
+                told.faults.append(f"the daemon ended:\n{live.said(80)}")
             else:
                 live.stop()
             told.answers += live.answers()

@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -59,11 +60,14 @@ def attached(
         command += ["-e", f"inject={inject}"]
     for path in paths:
         command += ["-P", str(path)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as strace:
+    with tempfile.TemporaryFile() as words, subprocess.Popen(command, stdout=words, stderr=words) as strace:
         try:
             while not _traced(pid):
                 if strace.poll() is not None:
-                    raise RuntimeError(f"strace ended with {strace.returncode}")
+                    words.seek(0)
+                    raise RuntimeError(
+                        f"strace ended with {strace.returncode}: {words.read(500).decode(errors='replace')}"
+                    )
                 time.sleep(0.001)
             yield strace
         finally:

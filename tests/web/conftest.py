@@ -115,7 +115,11 @@ class Past:
     def meet(self, *ids):
         for camera in ids:
             cameras.set_online(self.store, camera, True)
-            cameras.set_info(self.store, camera, CameraInfo("boot", "0.1", "x86-64", ("onnxruntime",), 512 << 20))
+            cameras.set_info(
+                self.store,
+                camera,
+                CameraInfo("boot", "0.1", "x86-64", ("onnxruntime",), 512 << 20, start_s=1.3, rss_bytes=83_000_000),
+            )
             cameras.set_stats(
                 self.store, camera, CameraStats(NOON, 9.8 if camera == "north" else 10.1, 2.7, {}, 1 << 27, 0, 0)
             )
@@ -237,8 +241,8 @@ class Past:
         self.stage(c, "train", 48, "8 epochs, 0.9 MB, accuracy 94.9% on the tuning part")
         self.stage(c, "compress", 13, "mobilenet-0.25-int8 276 kB")
         better = (
-            "accuracy rose by 14.7 points: 94.6% (263 of 278) now, 79.9% (222 of 278) before; 2 got lost and 43 were won, "
-            "so at most -11.2 points are lost (95 % sure); 2.0 are allowed",
+            "accuracy rose by 14.7 points: 94.6% (263 of 278) now, 79.9% (222 of 278) before; 2 lost and 43 won, "
+            "so none are lost (95 % sure); 2.0 are allowed",
             *good,
         )  # fmt: skip
         small = self.candidate(c, "mobilenet-0.25-int8", second, 276_113, 263, 278, 222, better)
@@ -346,7 +350,8 @@ def visit(browser, serving, app):
         page.add_init_script(
             "addEventListener('securitypolicyviolation', e => console.error('policy', e.violatedDirective))"
         )
-        page.goto(address + path)
+        # Until the icon is there, too: a click that leaves the page would cut it off, and that counts as a failed request.
+        page.goto(address + path, wait_until="networkidle")
         return page
 
     open_.complaints = complaints

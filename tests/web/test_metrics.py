@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from edged import health
 from edged.errors import Corrupt, Unavailable
 from edged.meter import Meter
-from edged.storage import alarms, cameras, counters, cycles, gauges, labels, outbox
+from edged.storage import alarms, blocked, cameras, counters, cycles, gauges, labels, outbox
 from edged.storage.gauges import RECEIPT_S
 from edged.storage.store import Store
 from edged.web.metrics import DEAR_S, Figures
@@ -334,3 +334,14 @@ def test_a_catalogue_that_is_overwritten_under_the_page_is_said(client, store):
 
 def test_it_can_be_switched_off(make_app):
     assert make_app(with_metrics=False).test_client().get("/metrics").status_code == 404
+
+
+def test_rollouts_are_counted_by_state_and_cameras_by_what_they_did(client, past, plain, store):
+    past.all_of_it(plain, every=60)
+    past.release(3, None, "d4" * 32, 300_000, state="rolling", south="IN_PROGRESS")
+    blocked.add(store, "e5" * 32, release=1, reason="ghosts", author="Ada")
+    text = client.get("/metrics").text
+    assert 'edged_rollout_releases{state="rolling"} 1.0' in text
+    assert 'edged_rollout_releases{state="complete"} 1.0' in text
+    assert 'edged_rollout_cameras{status="IN_PROGRESS"} 1.0' in text
+    assert "edged_rollout_blocked 1.0" in text

@@ -22,11 +22,19 @@ def test_every_route_has_an_authority_and_every_authority_a_route(app):
 
 def test_every_route_that_changes_something_needs_a_token(client):
     posts = [path for method, path in AUTHORITY if method == "POST"]
-    assert len(posts) == 6
+    assert len(posts) == 11
     for path in posts:
         answer = client.post(path, data={"sample": "a:b:0", "class": "vehicle"})
         assert answer.status_code == 400, path
         assert "Reload the page" in answer.text
+
+
+def test_what_has_changed_since_the_page_was_started_is_said_on_it(make_app):
+    said = ["", "config.toml has changed since"]
+    client = make_app(outdated=lambda: said[0]).test_client()
+    assert "config.toml" not in client.get("/now").text
+    said.pop(0)
+    assert "Config.toml has changed since." in client.get("/now").text
 
 
 def test_a_token_of_another_session_is_refused(app, token):
@@ -62,7 +70,7 @@ def test_a_store_with_a_past_is_shown_with_its_refusals(client, past, plain):
     for told in (
         "Learning.", "training (64 %, 20 s left)", "North gate", "release 2", "mobilenet-1.0", "30 are needed",
         "SUCCEEDED", "superseded", "as it should be", "16 to 31 px wide", "1 planted picture came to nothing",
-        "hidden: 1 face, 1 plate", "epoch 6 of 8", "94.6 %", "+14.7 points",
+        "83 MB of memory · started in 1.3 s", "hidden: 1 face, 1 plate", "epoch 6 of 8", "94.6 %", "+14.7 points",
     ):  # fmt: skip
         assert told in text, told
     for path in FRAGMENTS:

@@ -54,7 +54,7 @@ from edged.web.app import create_app
 from edged.web.serve import serve
 with Store.open(Path(sys.argv[1]), clock=SystemClock(), site_key=None) as store:
     app = create_app(store, site="s", classes=("a",), names={}, gate={}, clock=SystemClock(), secret="x", hosts=("127.0.0.1",))
-    serve(app, "127.0.0.1:" + sys.argv[2], 2)
+    serve(app, "127.0.0.1:" + sys.argv[2], 2, ready=print)
 print("closed")
 """
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -64,7 +64,7 @@ print("closed")
         wait_for(port)
         child.send_signal(signal.SIGTERM)
         out, err = child.communicate(timeout=30)
-    assert (child.returncode, out, err) == (0, "closed\n", "")
+    assert (child.returncode, out, err) == (0, f"http://127.0.0.1:{port}/\nclosed\n", "")
 
 
 def wait_for(port):

@@ -45,6 +45,21 @@ def test_before_the_first_camera():
     assert sentence(facts(cameras=0, online=0, release=None)) == "Waiting. No camera has spoken yet."
 
 
+def test_a_configured_camera_that_never_spoke_is_named_and_counted():
+    verdict = judge(facts(online=1, silent=("gate",)), {"gate": "Front gate"})
+    assert verdict.sentence == "Waiting. 1 of 2 cameras online; Front gate has not spoken yet."
+    assert (verdict.level, verdict.reasons) == ("warn", ())
+    both = judge(facts(cameras=3, online=0, offline=(("a", AT - 20),), silent=("gate", "yard")))
+    assert both.word == "Blind"
+    assert [r.text for r in both.reasons] == ["gate and yard have not spoken yet"]
+
+
+def test_while_no_configured_camera_has_spoken_they_are_named():
+    assert sentence(facts(cameras=2, online=0, release=None, silent=("gate", "yard"))) == (
+        "Waiting. No camera has spoken yet: gate and yard are awaited."
+    )
+
+
 LEAK = Alarm("privacy_leak", "1 of the last 2 easy planted faces leaked", AT - 60)
 SILENCE = Alarm("privacy_unmeasured", "no planted picture came back for 31 minutes", AT - 60)
 
@@ -111,8 +126,19 @@ def test_learning_does_not_hide_that_accuracy_fell():
     assert [r.text for r in verdict.reasons] == ["accuracy fell from 94 % to 70 % (last 40 labelled samples)"]
 
 
+def test_a_cycle_that_never_came_to_the_gate():
+    text = sentence(facts(cycle=cycle("refused", "one class only (free).")))
+    assert (
+        text == "Holding. 2 of 2 cameras online; the last cycle made no model: one class only (free); release 2 stays."
+    )
+
+
 def test_refused_candidates_and_what_stays():
-    text = sentence(facts(cycle=cycle("refused", "24 frames/s, 30 are needed")))
+    judged = cycle("refused", "24 frames/s, 30 are needed")
+    judged = dataclasses.replace(
+        judged, rungs=tuple(dataclasses.replace(r, state="done") if r.name == "gate" else r for r in judged.rungs)
+    )
+    text = sentence(facts(cycle=judged))
     assert text == "Holding. 2 of 2 cameras online; the gate refused the last candidates; release 2 stays."
 
 
@@ -120,6 +146,12 @@ def test_a_failed_cycle_says_why():
     verdict = judge(facts(cycle=cycle("failed", "the training child was killed.")))
     assert verdict.sentence == "Stuck. 2 of 2 cameras online; the last cycle failed: the training child was killed."
     assert verdict.level == "bad"
+
+
+def test_what_a_release_runs_on_is_what_the_cameras_run():
+    """As the tile beside it and the cameras' cards say, whatever stands in its deliveries."""
+    rolling = dataclasses.replace(RELEASE, state="rolling", deliveries=(delivery("a", "IN_PROGRESS"),))
+    assert "release 2 runs on 1 of 2 cameras" in sentence(facts(release=rolling, running=1))
 
 
 def test_a_halted_rollout_comes_before_everything_but_blindness():
@@ -133,7 +165,15 @@ def test_a_rollout_counts_the_cameras_that_have_it():
     rolling = dataclasses.replace(
         RELEASE, state="rolling", deliveries=(delivery("a", "SUCCEEDED"), delivery("b", "QUEUED"))
     )
-    assert sentence(facts(release=rolling)) == "Rolling out. 2 of 2 cameras online; release 2 runs on 1 of 2 cameras."
+    assert (
+        sentence(facts(release=rolling, running=1))
+        == "Rolling out. 2 of 2 cameras online; release 2 runs on 1 of 2 cameras."
+    )
+
+
+def test_the_verb_goes_with_how_many_run_it():
+    assert sentence(facts(running=1)).startswith("Good. 2 of 2 cameras online; 1 of them runs release 2")
+    assert "2 of them run release 2" in sentence(facts(cameras=3, online=3, running=2))
 
 
 def test_withheld_frames_are_said():

@@ -199,7 +199,7 @@ def keys(tmp_path_factory) -> Path:
     now = SystemClock().now()
     identity.make_ca(directory, "site", now)
     identity.issue(directory, "server", server=True, hosts=["127.0.0.1", "localhost"], now=now)
-    for name in (*CLIENTS, "probe"):
+    for name in (*CLIENTS, "probe", "homeassistant"):
         identity.issue(directory, name, server=False, now=now)
     return directory
 

@@ -22,7 +22,9 @@ def settled(site, link, topic_filter):
     link.subscribe(marker)
     link.publish(marker, b"x", retain=True)
     while (message := link.receive(WAIT)) is not None and message.topic != marker:
-        pytest.fail(f"unexpected {message.topic}")
+        # An earlier marker whose acknowledgement was lost with the connection comes again: at least once, not exactly once.
+        if not message.topic.startswith("marker/"):
+            pytest.fail(f"unexpected {message.topic}")
     assert message is not None
     drain(link)
     link.publish(marker, b"", retain=True)

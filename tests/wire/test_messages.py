@@ -119,7 +119,8 @@ def test_any_time_and_number_in_range_survives_the_cable(ts, seq):
 
 
 KINDS = (
-    messages.FrameReceipt, messages.CameraInfo, messages.CameraStats, messages.Desired, messages.Reported, messages.Want
+    messages.FrameReceipt, messages.CameraInfo, messages.CameraStats, messages.Desired, messages.Reported, messages.Want,
+    messages.Probed,
 )  # fmt: skip
 
 

@@ -1,0 +1,113 @@
+"""A certificate that was taken back: nobody comes in with it, and nothing it signed counts."""
+
+import contextlib
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from edged.broker import identity, mosquitto
+from edged.broker.acl import OpenDoor
+from edged.broker.revocation import listed, revoke
+from edged.broker.server import SWEEP_S, BrokerThread
+from edged.errors import Corrupt, Refused
+from edged.wire.tls import client_context
+
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture
+def keys(tmp_path):
+    identity.make_ca(tmp_path, "plant-a", NOW)
+    identity.issue(tmp_path, "server", server=True, hosts=("127.0.0.1",), now=NOW)
+    for name in ("gate", "yard"):
+        identity.issue(tmp_path, name, server=False, now=NOW)
+    return tmp_path
+
+
+def serial_of(path):
+    return x509.load_pem_x509_certificate(path.read_bytes()).serial_number
+
+
+def enters(broker, tls):
+    """Whether a client gets past the handshake (TLS 1.3 tells it with the first bytes that it reads)."""
+    context = client_context(tls)
+    try:
+        raw = socket.create_connection(("127.0.0.1", broker.port), 5)
+        with raw, context.wrap_socket(raw, server_hostname="127.0.0.1") as wrapped:
+            wrapped.settimeout(0.5)
+            return wrapped.recv(1) != b""
+    except TimeoutError:  # it waits for our CONNECT
+        return True
+    except (ssl.SSLError, ConnectionError):
+        return False
+
+
+def test_who_was_revoked_is_sent_away_and_does_not_come_in_again_while_others_and_its_new_certificate_do(keys):
+    old = keys / "old"
+    old.mkdir()
+    for end in ("pem", "key"):
+        (old / f"cam-gate.{end}").write_bytes((keys / f"cam-gate.{end}").read_bytes())
+    stolen = type(identity.paths(keys, "gate"))(
+        str(keys / "ca.pem"), str(old / "cam-gate.pem"), str(old / "cam-gate.key")
+    )
+    with BrokerThread(OpenDoor(), tls=identity.paths(keys, "server")) as broker:
+        assert enters(broker, stolen)
+        raw = socket.create_connection(("127.0.0.1", broker.port), 5)
+        with client_context(stolen).wrap_socket(raw, server_hostname="127.0.0.1") as inside:
+            revoke(keys, "gate", NOW)
+            inside.settimeout(20 * SWEEP_S)
+            with contextlib.suppress(ssl.SSLError, ConnectionError):
+                assert inside.recv(100) is not None  # a word of farewell, or nothing
+        assert not enters(broker, stolen)
+        assert enters(broker, identity.paths(keys, "yard"))
+        identity.issue(keys, "gate", server=False, now=NOW)
+        assert enters(broker, identity.paths(keys, "gate"))
+
+
+def test_a_broker_that_starts_with_the_list_obeys_it(keys):
+    stolen = identity.paths(keys, "yard")
+    kept = {path: Path(path).read_bytes() for path in (stolen.cert, stolen.key)}
+    revoke(keys, "yard", NOW)
+    for path, data in kept.items():
+        Path(path).write_bytes(data)
+    with BrokerThread(OpenDoor(), tls=identity.paths(keys, "server")) as broker:
+        assert not enters(broker, stolen)
+        assert enters(broker, identity.paths(keys, "gate"))
+
+
+def test_the_list_grows_and_doing_it_twice_is_doing_it_once(keys):
+    first, second = serial_of(keys / "cam-gate.pem"), serial_of(keys / "cam-yard.pem")
+    assert listed(keys) == []
+    assert revoke(keys, "gate", NOW) == f"{first:x}"
+    assert not (keys / "cam-gate.key").exists()
+    [moved] = keys.glob("cam-gate.*.revoked.pem")
+    assert serial_of(moved) == first
+    revoke(keys, "gate", NOW + 5, moved)
+    revoke(keys, "yard", NOW + 9)
+    assert [e.serial_number for e in listed(keys)] == [first, second]
+    crl = x509.load_pem_x509_crl((keys / "ca.crl").read_bytes())
+    assert crl.is_signature_valid(x509.load_pem_x509_certificate((keys / "ca.pem").read_bytes()).public_key())
+    assert "crlfile " in mosquitto.render_conf(
+        host="0.0.0.0", port=8883, tls=identity.paths(keys, "server"), acl_file=keys / "acl", data_dir=keys
+    )
+
+
+def test_what_cannot_be_revoked_is_said_and_the_list_stays(keys, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    identity.make_ca(other, "plant-a", NOW)
+    identity.issue(other, "gate", server=False, now=NOW)
+    for name, path, words in (
+        ("door", None, "there is no certificate of door"),
+        ("gate", keys / "cam-yard.pem", "is the certificate of yard, not of gate"),
+        ("gate", other / "cam-gate.pem", "was not issued by this site's authority"),
+    ):
+        with pytest.raises(Refused, match=words):
+            revoke(keys, name, NOW, path)
+    assert listed(keys) == []
+    (keys / "ca.crl").write_bytes(b"nonsense")
+    with pytest.raises(Corrupt):
+        revoke(keys, "gate", NOW)
+    assert (keys / "cam-gate.key").exists()

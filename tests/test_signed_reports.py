@@ -1,0 +1,137 @@
+"""The box judges rollouts on what cameras have signed, and on nothing else that is said in their name."""
+
+import json
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from edged import health
+from edged.admit import Limits
+from edged.cli import main
+from edged.publish import fleet
+from edged.publish.rules import DEFAULTS
+from edged.storage import alarms, audit, cameras, counters, deliveries, releases
+from edged.wire import messages, topics
+from edged.wire.messages import Reported
+from edged.wire.signature import Signer
+from tests.site import SITE
+from tests.test_flood import House
+
+
+@pytest.fixture
+def house(tmp_path):
+    made = House(tmp_path / "site", Limits())
+    made.keys = tmp_path / "site" / "keys"
+    cameras.set_online(made.store, "gate", True)
+    releases.add(
+        made.store, number=1, name="vehicle", candidate=None, sha256="a" * 64, size=9, target="vehicle/1.onnx",
+        classes=["a", "b"], state="waiting",
+    )  # fmt: skip
+    fleet.start(made.store, 1, DEFAULTS, "Ada")
+    made.step(3)
+    assert status(made) == "QUEUED"
+    yield made
+    made.close()
+
+
+def status(house):
+    [row] = deliveries.of(house.store, 1)
+    return row.status
+
+
+def report(status, number=1):
+    return messages.encode(Reported("vehicle", number, "a" * 64, "release-1", status))
+
+
+def say(house, payload, *, camera="gate", key="gate", signed=None, topic=None):
+    """Say it as `camera`, signed by `key` over `signed` (else what is said) on `topic` (else where it is said)."""
+    to = topics.cam(SITE, camera, "model/reported")
+    properties = {}
+    if key:
+        signer = Signer(*((house.keys / f"cam-{key}{end}").read_bytes() for end in (".pem", ".key")))
+        properties = signer.properties(topic or to, payload if signed is None else signed)
+    house.links[camera].publish(to, payload, properties=properties, retain=True)
+    house.step(3)
+
+
+def test_a_signed_report_counts_and_says_that_it_was_signed(house):
+    say(house, report("SUCCEEDED"))
+    [row] = deliveries.of(house.store, 1)
+    assert (row.status, row.signed) == ("SUCCEEDED", True)
+    assert cameras.get(house.store, "gate").reported.sha256 == "a" * 64
+    assert not alarms.stands(house.store, alarms.UNSIGNED)
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ({"key": ""}, "unsigned"),
+        ({"signed": b"something else"}, "forged"),
+        ({"key": "yard"}, "foreign"),
+        ({"topic": topics.cam(SITE, "yard", "model/reported")}, "forged"),
+        ({"topic": topics.cam(SITE, "gate", "model/want")}, "forged"),
+    ],
+)
+def test_what_the_camera_did_not_sign_counts_for_nothing_and_an_alarm_says_so(house, how, code):
+    say(house, report("SUCCEEDED"), **how)
+    assert status(house) == "QUEUED"
+    assert cameras.get(house.store, "gate").reported is None
+    house.step(3)
+    assert counters.get(house.store, f"refused:report_{code}") == 1
+    [alarm] = alarms.standing(house.store)
+    assert alarm.code == alarms.UNSIGNED
+    assert alarm.text.endswith("it counts for no rollout")
+    judged = health.judge(health.look(house.store, house.clock.now(), daemon=True))
+    assert "reports_unsigned" in {r.code for r in judged.reasons}
+    say(house, report("IN_PROGRESS"))
+    assert status(house) == "IN_PROGRESS"
+    assert not alarms.stands(house.store, alarms.UNSIGNED)
+
+
+def test_a_report_of_one_camera_said_again_by_another_is_foreign(house):
+    to = topics.cam(SITE, "gate", "model/reported")
+    own = Signer(*((house.keys / f"cam-gate{end}").read_bytes() for end in (".pem", ".key")))
+    taken = own.properties(to, report("SUCCEEDED"))
+    house.links["yard"].publish(topics.cam(SITE, "yard", "model/reported"), report("SUCCEEDED"), properties=taken)
+    house.step(3)
+    assert counters.get(house.store, "refused:report_foreign") == 1
+
+
+def test_a_halt_is_told_as_an_event_once(house):
+    watcher = house.broker.link("watcher")
+    watcher.subscribe(topics.server(SITE, "+", "event"))
+    say(house, report("FAILED", 0))
+    house.clock.sleep(1)
+    house.step(5)
+    told = []
+    while (message := watcher.receive(0)) is not None:
+        told.append(json.loads(message.payload))
+    [event] = told
+    assert (event["type"], event["id"]) == ("rollout_failed", "release-1")
+    assert event["text"] == "release 1: canary gate: FAILED"
+    assert msgspec.json.encode(event)
+
+
+def test_a_stolen_camera_that_was_revoked_says_nothing_that_counts_and_its_successor_does(house):
+    config = house.keys.parent / "config.toml"
+    say(house, report("IN_PROGRESS"))
+    stolen = {end: (house.keys / f"cam-gate{end}").read_bytes() for end in (".pem", ".key")}
+    asked = CliRunner().invoke(main, ["-c", str(config), "camera", "revoke", "gate"])
+    assert (asked.exit_code, "say --yes" in asked.stderr) == (1, True)
+    done = CliRunner().invoke(
+        main, ["-c", str(config), "camera", "revoke", "gate", "--new", "--yes", "--author", "ada"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "is revoked" in done.stdout
+    assert ("ada", "camera.revoked", "gate") in {(r.actor, r.act, r.subject) for r in audit.rows(house.store)}
+    assert not cameras.get(house.store, "gate").online
+    new = {end: (house.keys / f"cam-gate{end}").read_bytes() for end in (".pem", ".key")}
+    assert new != stolen
+    for end, data in stolen.items():
+        (house.keys / f"cam-thief{end}").write_bytes(data)
+    say(house, report("SUCCEEDED"), key="thief")
+    assert (status(house), counters.get(house.store, "refused:report_revoked")) == ("IN_PROGRESS", 1)
+    assert alarms.stands(house.store, alarms.UNSIGNED)
+    say(house, report("SUCCEEDED"))
+    assert status(house) == "SUCCEEDED"
