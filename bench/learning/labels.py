@@ -132,7 +132,7 @@ def ask(site: Site, camera: str, n: int, seed: int) -> list[str]:
     """The next `n` questions of the queue about one camera, by sample id."""
     waiting = [c for c in queue.candidates(site.store, seed, 1_000_000) if c.sample.camera == camera]
     first = queue.cover(site.store, waiting, n)
-    return [asked.sample.id for asked in queue.choose(waiting, n, seed, first=first)]
+    return [asked.sample.id for asked in queue.choose(waiting, n, seed, first=first, known=queue.labelled(site.store))]
 
 
 def _tell(measured: dict[str, Any], record: Record, name: str, shares: Sequence[float]) -> None:

@@ -145,7 +145,7 @@ class Cast:
         truth = {sample: by_name[name] for sample, name in showing.shown().items()}
         waiting = [c for c in queue.candidates(store, seed, 1_000_000) if c.sample.id in truth]
         first = queue.cover(store, waiting, n)
-        asked = [a.sample.id for a in queue.choose(waiting, n, seed, first=first)]
+        asked = [a.sample.id for a in queue.choose(waiting, n, seed, first=first, known=queue.labelled(store))]
         if not asked:
             return 0
         file = self.story.site / f"labels-{self.story.clock.now():.3f}.csv"

@@ -4,10 +4,11 @@ One sample in ten (`labels.is_audit`) belongs to the audit set. It is asked by l
 other lane, so that people's labels on it are an unbiased sample; the rest take turns:
 
     margin          the model is least sure: the smallest margin of the survey's answer, else of the camera's; of the
-                    least sure those first that cover them best (`cover`)
+                    least sure those first that cover them best (`cover`); what no model has answered comes last
     disagreement    the teacher says something else, the surest first
     drift           a camera whose world has changed, the newest first
-    spread          cameras in turn, the middle of the widest gap in time first
+    spread          cameras in turn, the middle of the longest stretch of time first that nobody labelled: after a change
+                    of the world that is what came since
 
 Guarantees of `choose`: pure and seeded; no sample twice; a near-duplicate (near.py, or less than `gap_s` of camera time
 apart) of one that was chosen comes only when nothing else is left, except in the audit, which is never filtered; of the
@@ -18,11 +19,13 @@ what an empty one leaves goes to the others.
 from __future__ import annotations
 
 import bisect
+import heapq
+import itertools
 import json
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -38,6 +41,7 @@ Lane = Literal["audit", "margin", "disagreement", "drift", "spread", "rest"]
 
 GAP_S = 2.0
 NEWEST, DAY_OLD, OLDER = 4_000, 6_000, 2_000  # samples looked at: the newest, and by lot of the last day and before it
+LABELLED = 20_000  # labels looked at: what lies between them is asked first
 DAY_S = 86_400.0
 POOL = 4  # times as many of the least sure are looked at as are asked
 _TURNS: tuple[tuple[Lane, ...], ...] = (
@@ -100,7 +104,8 @@ def ask(
     """
     found = candidates(store, seed, limit)
     first = cover(store, found, limit, share)
-    return choose(found, limit, seed, share=share, drifting=drifting, gap_s=gap_s, first=first)
+    known = labelled(store)
+    return choose(found, limit, seed, share=share, drifting=drifting, gap_s=gap_s, first=first, known=known)
 
 
 def candidates(store: Store, seed: int = 0, least: int = 1) -> list[Candidate]:
@@ -114,6 +119,18 @@ def candidates(store: Store, seed: int = 0, least: int = 1) -> list[Candidate]:
     return found if len(found) >= least else _read(store, "select id from sample order by received desc", ())
 
 
+def labelled(store: Store) -> dict[str, list[float]]:
+    """Camera times of the newest LABELLED labels of people, by camera, ascending."""
+    times: dict[str, list[float]] = {}
+    for camera, ts in store.rows(
+        "select s.camera, s.ts from (select sample from label where source = 'human' and undone is null"
+        " order by id desc limit ?) l join sample s on s.id = l.sample order by s.ts",
+        (LABELLED,),
+    ):
+        times.setdefault(camera, []).append(ts)
+    return times
+
+
 def choose(
     candidates: Sequence[Candidate],
     limit: int,
@@ -123,20 +140,23 @@ def choose(
     drifting: Collection[str] = (),
     gap_s: float = GAP_S,
     first: Sequence[str] = (),
+    known: Mapping[str, Sequence[float]] | None = None,
 ) -> list[Asked]:
-    """Pick `limit` questions; see the module. `first`: sample ids that the margin lane begins with, in this order."""
+    """Pick `limit` questions; see the module. `first`: sample ids that the margin lane begins with, in this order. `known`:
+    camera times of what people labelled already, by camera, ascending.
+    """
     rng = random.Random(seed)
     ordered = sorted(candidates, key=lambda c: c.sample.id)
     blind = [c for c in ordered if labels.is_audit(c.sample.id, share)]
     open_ = [c for c in ordered if not labels.is_audit(c.sample.id, share)]
     ranks = {sample: place for place, sample in enumerate(first)}
-    unsure = sorted(open_, key=lambda c: (ranks.get(c.sample.id, len(ranks)), c.margin, c.sample.id))
+    unsure = sorted(open_, key=lambda c: (ranks.get(c.sample.id, len(ranks)), not c.answer, c.margin, c.sample.id))
     lanes: dict[Lane, list[Candidate]] = {
         "audit": rng.sample(blind, len(blind)),
         "margin": unsure,
         "disagreement": sorted((c for c in open_ if differs(c)), key=lambda c: (-c.sure, c.sample.id)),
         "drift": sorted((c for c in open_ if c.sample.camera in drifting), key=lambda c: (-c.sample.ts, c.sample.id)),
-        "spread": _spread(open_, rng),
+        "spread": _spread(open_, known or {}, rng),
         "rest": unsure,
     }
     at = dict.fromkeys(lanes, 0)
@@ -284,24 +304,32 @@ def _why(c: Candidate, lane: Lane) -> str:
     )
 
 
-def _spread(ordered: Sequence[Candidate], rng: random.Random) -> list[Candidate]:
-    """Cameras in turn; within a camera the middle of the widest gap first (a binary subdivision of its time)."""
+def _spread(ordered: Sequence[Candidate], known: Mapping[str, Sequence[float]], rng: random.Random) -> list[Candidate]:
+    """Cameras in turn; within a camera the middle of the longest stretch without a label first."""
     by_camera: dict[str, list[Candidate]] = {}
     for c in sorted(ordered, key=lambda c: (c.sample.ts, c.sample.id)):
         by_camera.setdefault(c.sample.camera, []).append(c)
-    lines = [_halving(line) for _, line in sorted(by_camera.items())]
+    lines = [_halving(line, known.get(camera, ())) for camera, line in sorted(by_camera.items())]
     rng.shuffle(lines)
     return [line[i] for i in range(max(map(len, lines), default=0)) for line in lines if i < len(line)]
 
 
-def _halving(line: Sequence[Candidate]) -> list[Candidate]:
+def _halving(line: Sequence[Candidate], known: Sequence[float]) -> list[Candidate]:
+    """The middle of the stretch that holds most, and so on in its halves; a label at a time in `known` ends a stretch. Counted
+    in crops, not in seconds: an hour that shows nothing wants no label.
+    """
+    times = [c.sample.ts for c in line]
+    cuts = sorted({0, len(line), *(bisect.bisect_left(times, ts) for ts in known)})
+    stretches = [(start - end, start, end) for start, end in itertools.pairwise(cuts)]
+    heapq.heapify(stretches)
     order: list[Candidate] = []
-    spans = [(0, len(line))]
-    for start, end in spans:  # grows as it goes: breadth first
-        if start < end:
-            middle = (start + end) // 2
-            order.append(line[middle])
-            spans += [(start, middle), (middle + 1, end)]
+    while stretches:
+        _, start, end = heapq.heappop(stretches)
+        middle = (start + end) // 2
+        order.append(line[middle])
+        for low, high in ((start, middle), (middle + 1, end)):
+            if low < high:
+                heapq.heappush(stretches, (low - high, low, high))
     return order
 
 

@@ -98,7 +98,12 @@ class Queues:
             drifting = [s.camera for s in drifts.standing(self._store)]
             share, n = self.asking.share, LOOKED_THROUGH
             first = queue.cover(self._store, found, n, share)
-            at, made = now, queue.choose(found, n, seed, share=share, drifting=drifting, first=first)
+            at, made = (
+                now,
+                queue.choose(
+                    found, n, seed, share=share, drifting=drifting, first=first, known=queue.labelled(self._store)
+                ),
+            )
             self._apart = now, tuple(queue.disagreements(found, SHOWN_APART + BROWSERS, share))
         self._made[seed] = (at, made)
         while len(self._made) > BROWSERS:

@@ -1,6 +1,7 @@
 """What is asked next: seeded, spread, without near-duplicates, and honest about what was drawn blindly."""
 
 import dataclasses
+import itertools
 import math
 import random
 
@@ -103,6 +104,44 @@ def test_a_quarter_of_the_choice_are_the_least_sure_and_the_rest_is_spread_over_
         assert len(times) >= 10
         assert times[0] < 16_000
         assert times[-1] > 64_000
+
+
+def test_what_came_since_the_last_labels_is_asked_first_where_the_old_world_is_labelled_well():
+    """A day that has a label every 400 s, then a night that has none, as long as a third of it."""
+    day, night = unaudited(300, margin=0.9), unaudited(100, margin=0.9, start=400)
+    known = {"gate": [200.0 + 400.0 * n for n in range(80)]}
+    asked = queue.choose(day + night, 40, 1, known=known)
+    assert sum(a.sample.ts >= night[0].sample.ts for a in asked if a.lane == "spread") >= 25
+    blind = queue.choose(day + night, 40, 1)  # the control: the share of the night in all that waits
+    assert sum(a.sample.ts >= night[0].sample.ts for a in blind if a.lane == "spread") <= 15
+
+
+def test_among_the_longest_stretches_the_labels_are_spread_evenly():
+    line = unaudited(64, margin=0.9)
+    asked = queue.choose(line, 30, 3, known={"gate": [], "yard": [7.0]})
+    places = sorted(line.index(c) for a in asked if a.lane == "spread" for c in line if c.sample.id == a.sample.id)
+    assert max(b - a for a, b in itertools.pairwise([-1, *places, 64])) <= 8
+
+
+def test_what_no_model_has_answered_is_not_taken_for_what_the_model_is_unsure_of():
+    """Crops from before the first model have a margin of 0, since nobody looked."""
+    before, since = unaudited(100, margin=0.0, answer=""), unaudited(100, margin=0.4, start=200)
+    asked = [a for a in queue.choose(before + since, 40, 1) if a.lane == "margin"]
+    assert len(asked) >= 8
+    assert {a.why for a in asked} == {"the camera is unsure"}
+    first = [a for a in queue.choose(before, 40, 1) if a.lane == "margin"]
+    assert {a.why for a in first} == {"no model has an answer yet"}
+
+
+def test_labels_of_people_that_stand_count_as_known_by_camera_and_time(store, add):
+    for n in (3, 1, 2):
+        add(store, n, ts=n * 100.0, regions=1)
+    labels.add(store, "gate:boot-3:0", "car", "human", "anna")
+    labels.add(store, "gate:boot-1:0", "", "human", "anna")
+    labels.add(store, "gate:boot-2:0", "car", "teacher", "t", 0.9)
+    undone = labels.add(store, "gate:boot-2:0", "car", "human", "anna")
+    labels.undo(store, undone, "anna")
+    assert queue.labelled(store) == {"gate": [100.0, 300.0]}
 
 
 def test_teacher_and_camera_disagreeing_is_asked_the_surest_teacher_first():
