@@ -2,7 +2,8 @@
 
 One process brings frames all the time (endure_act.py); strace is attached, fails what the point says for a while, and lets go.
 Checked at each point: the process lives, no frame met anything but "later", frames and audit rows come again within
-RESUME_S, and no descriptor whose sync failed was ever synced again. At the end of each run: everything that was promised.
+RESUME_S, and no file whose sync failed was synced again before what it was to flush was written again. At the end of each
+run: everything that was promised.
 
     python -m tests.torture.faults --points 200 --seed 1
 """
@@ -92,7 +93,7 @@ def _run(on: Stage, faults: Sequence[Fault], told: Told) -> None:
         _until(lambda: _stored(said, 0), RESUME_S)
         for fault in faults:
             log = on.scratch / "trace"
-            kinds = sorted({fault.kind, "close", *inject.SYNCS})
+            kinds = sorted({fault.kind, "close", *inject.SYNCS, *inject.AT})
             with inject.attached(pid, log, trace=kinds, inject=str(fault)):
                 time.sleep(FAULT_S)
             traced = inject.calls(log)
@@ -155,7 +156,7 @@ def _daemon_point(live: LiveSite, fault: Fault, log: Path, told: Told) -> None:
     store = live.folder
     segments = [store / "segments" / f"{n:08d}.seg" for n in range(1, 40)]
     paths = [store / "edged.db", store / "edged.db-wal", store / "keyring", store, store / "segments", *segments]
-    kinds = sorted({fault.kind, "close", *inject.SYNCS})
+    kinds = sorted({fault.kind, "close", *inject.SYNCS, *inject.AT})
     with inject.attached(live.daemon.pid, log, trace=kinds, inject=str(fault), paths=paths):
         live.play(DAEMON_FAULT_S)
     traced = inject.calls(log)

@@ -25,6 +25,8 @@ NAMES = ("rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinka
 KINDS = (*WRITES, *SYNCS, *NAMES)
 
 _CALL = re.compile(r"^(?P<tid>\d+) +(?P<kind>\w+)\((?P<args>.*?)\)? += (?P<result>-?\d+|\?)")
+AT = ("pwrite64", "pwritev", "pwritev2")  # writes that name their place
+_AT = {kind: re.compile(rf", (?P<at>\d+){', [^,]+' * (kind == 'pwritev2')}\) += (?P<n>\d+)") for kind in AT}
 _FD = re.compile(r"^(?P<fd>\d+)<(?P<path>[^>]*)>")
 
 
@@ -48,6 +50,12 @@ class Call:
     failed: str
     injected: bool
     line: str
+
+    def wrote(self) -> tuple[int, int] | None:
+        """[start, end) of the file that a call with an offset wrote; None for any other call."""
+        if self.kind not in AT or self.failed or (found := _AT[self.kind].search(self.line)) is None:
+            return None
+        return int(found["at"]), int(found["at"]) + int(found["n"])
 
 
 @contextmanager
@@ -120,16 +128,39 @@ def points(log: Path, within: Path) -> set[tuple[str, int]]:
 
 
 def synced_again(traced: Sequence[Call]) -> list[str]:
-    """Paths whose sync failed and that were synced again on the same descriptor: after a failure the kernel may have
-    dropped the pages and then reports success (Rebello et al., USENIX ATC 2020).
+    """Paths whose sync failed and that were synced again on the same descriptor before all was written again that the
+    failed one was to flush: after a failure the kernel may have dropped the pages and then reports success (Rebello et
+    al., USENIX ATC 2020). Writing again and then syncing is sound: SQLite keeps the descriptor of a closed connection
+    for the next one while another holds the file's locks, and its checkpoint, which counts what it has moved only after
+    the sync, writes every page once more.
     """
     failed: dict[int, str] = {}
+    dirty: dict[str, list[tuple[int, int]]] = {}  # written since the last sync that went well
+    lost: dict[str, list[tuple[int, int]]] = {}  # of which that failed, and that was not written again
     again = []
     for call in traced:
-        if call.kind == "close":
+        if (span := call.wrote()) is not None:
+            dirty.setdefault(call.path, []).append(span)
+            if call.path in lost:
+                lost[call.path] = _without(lost[call.path], span)
+        elif call.kind == "close":
             failed.pop(call.fd, None)
-        elif call.kind in SYNCS and call.fd in failed and failed[call.fd] == call.path:
-            again.append(call.path)
         elif call.kind in SYNCS and call.failed:
             failed[call.fd] = call.path
+            if gone := [*lost.get(call.path, ()), *dirty.pop(call.path, ())]:
+                lost[call.path] = gone
+        elif call.kind in SYNCS:
+            written_again = lost.get(call.path) == []
+            if failed.get(call.fd) == call.path and not written_again:
+                again.append(call.path)
+            if failed.get(call.fd) == call.path or written_again:
+                failed = {fd: path for fd, path in failed.items() if path != call.path}
+                lost.pop(call.path, None)
+            dirty.pop(call.path, None)
     return again
+
+
+def _without(spans: Sequence[tuple[int, int]], cut: tuple[int, int]) -> list[tuple[int, int]]:
+    low, high = cut
+    left = [(a, min(b, low)) for a, b in spans] + [(max(a, high), b) for a, b in spans]
+    return [(a, b) for a, b in left if a < b]

@@ -67,3 +67,34 @@ def test_a_sync_that_is_tried_again_after_it_failed_is_seen(tmp_path):
     log.write_text(TRACE + "7 fdatasync(3</d/a>) = 0\n")
     assert inject.synced_again(inject.calls(log)) == ["/d/a"]
     assert inject.points(log, tmp_path) == set()
+
+
+FAILED = """\
+7 fdatasync(3</d/a>) = 0
+7 pwrite64(3</d/a>, ""..., 4096, 8192) = 4096
+7 pwritev2(3</d/a>, [...], 2, 100, 0) = 50
+7 fdatasync(3</d/a>) = -1 EIO (Input/output error) (INJECTED)
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "again"),
+    [
+        ("7 fdatasync(3</d/a>) = 0\n", True),
+        ("7 close(3</d/a>) = 0\n7 fdatasync(3</d/a>) = 0\n", False),
+        ('7 pwrite64(3</d/a>, ""..., 4096, 8192) = 4096\n7 fdatasync(3</d/a>) = 0\n', True),
+        ('7 pwrite64(4</d/a>, ""..., 9000, 0) = 9000\n7 fdatasync(3</d/a>) = 0\n', True),
+        ('7 pwrite64(4</d/a>, ""..., 20000, 0) = 20000\n7 fdatasync(3</d/a>) = 0\n', False),
+        ('7 pwrite64(4</d/a>, ""..., 20000, 0) = -1 EIO (Input/output error)\n7 fdatasync(3</d/a>) = 0\n', True),
+        ('7 pwrite64(3</d/a>, ""..., 20000, 0) = 20000\n7 fdatasync(3</d/a>) = -1 EIO (Input/output error)\n'
+         "7 fdatasync(3</d/a>) = 0\n", True),
+        ('7 pwrite64(3</d/a>, ""..., 20000, 0) = 20000\n7 fdatasync(3</d/a>) = 0\n7 fdatasync(3</d/a>) = 0\n', False),
+        ("7 fdatasync(4</d/b>) = 0\n", False),
+        ('7 pwrite64(4</d/a>, ""..., 20000, 0) = 20000\n7 fdatasync(4</d/a>) = 0\n7 fdatasync(3</d/a>) = 0\n', False),
+        ("7 fdatasync(4</d/a>) = 0\n7 fdatasync(3</d/a>) = 0\n", True),
+    ],
+)  # fmt: skip
+def test_only_who_writes_again_all_that_a_failed_sync_was_to_flush_may_sync_again(tmp_path, then, again):
+    log = tmp_path / "log"
+    log.write_text(FAILED + then)
+    assert inject.synced_again(inject.calls(log)) == (["/d/a"] if again else [])
