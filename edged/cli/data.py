@@ -307,8 +307,8 @@ def _filter(camera: str, day: str, since: str, until: str, predicted: str, label
 
     if day and (since or until):
         raise click.UsageError("--day, or --from and --to")
-    start = _when(day or since)
-    end = _when(day or until)
+    start = when(day or since)
+    end = when(day or until)
     if end is not None and "T" not in until:
         end += timedelta(days=1)
     return Filter(
@@ -318,11 +318,12 @@ def _filter(camera: str, day: str, since: str, until: str, predicted: str, label
 
 
 def _days(day: str, since: str, until: str) -> tuple[str, str]:
-    first, last = _when(day or since), _when(day or until)
+    first, last = when(day or since), when(day or until)
     return ("" if first is None else f"{first:%Y-%m-%d}", "" if last is None else f"{last:%Y-%m-%d}")
 
 
-def _when(text: str) -> datetime | None:
+def when(text: str) -> datetime | None:
+    """A day or time that somebody typed, UTC unless it says another zone; None for "". Raises UsageError."""
     if not text:
         return None
     try:

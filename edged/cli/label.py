@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edged.cli.data import when
 from edged.cli.main import Context, main, verb
 from edged.errors import EXIT_FAILED, EXIT_FOUND_BAD, EXIT_NOT_FOUND, Misconfigured, Refused
 
@@ -30,15 +31,31 @@ def label() -> None:
 @label.command("queue")
 @click.option("-n", "limit", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option("--seed", default=1, show_default=True)
+@click.option("--camera", "cameras", multiple=True, help="only of this camera; may be given again")
+@click.option(
+    "--since", default="", help="only what the box received from this day, or time (YYYY-MM-DDTHH:MM[:SS], UTC), on"
+)
 @verb
-def label_queue(context: Context, limit: int, seed: int) -> None:
-    """The samples whose labels would teach most, and why; one in ten drawn by lot."""
+def label_queue(context: Context, limit: int, seed: int, cameras: tuple[str, ...], since: str) -> None:
+    """The samples whose labels would teach most, and why; one in ten drawn by lot.
+
+    --since asks about a change that somebody knows of: the lamp was replaced, it snows.
+    """
+    from edged.storage import cameras as known
     from edged.storage import drifts, queue
 
-    config = context.config()
+    config, start = context.config(), when(since)
     with context.store(readonly=True) as store:
+        if strangers := set(cameras) - {c.id for c in known.all(store)}:
+            raise Refused(
+                f"nothing has come from a camera {min(strangers)!r}", code="not_found", exit_code=EXIT_NOT_FOUND,
+                hint="`edged camera list` names those that have spoken",
+            )  # fmt: skip
         drifting = [s.camera for s in drifts.standing(store)]
-        asked = queue.ask(store, limit, seed, share=config.label.random_audit, drifting=drifting)
+        asked = queue.ask(
+            store, limit, seed, share=config.label.random_audit, drifting=drifting, cameras=cameras,
+            since=start.timestamp() if start else 0.0,
+        )  # fmt: skip
     document = [
         {
             "sample": a.sample.id, "camera": a.sample.camera, "predicted": a.sample.predicted, "score": a.sample.score,
@@ -162,10 +179,9 @@ def label_export(
 @verb
 def label_undo(context: Context, author: str, since: str, sample: str, actor: str) -> None:
     """Take labels back; they stay in the record, marked undone. The next training set has none of them."""
-    from edged.cli.data import _when
     from edged.storage import labels
 
-    start = _when(since)
+    start = when(since)
     with context.store() as store:
         n = labels.undo_author(
             store, author, since=0.0 if start is None else start.timestamp(), sample=sample, by=actor

@@ -27,7 +27,7 @@ from edged.demo.processes import Processes
 from edged.demo.setting import can_listen, clear, free_port, settings
 from edged.demo.tell import Teller, markdown
 from edged.errors import EXIT_FAILED, EdgedError, Misconfigured, Unavailable
-from edged.storage import counters, cycles, deliveries, labels, releases, samples
+from edged.storage import counters, cycles, deliveries, queue, releases, samples
 
 SETTLE_S = 3.0  # what the cameras saw before a change has arrived by then
 KEPT = 0.02  # of accuracy that the old world may lose, whatever the gate allows
@@ -90,6 +90,7 @@ class Story:
         self.processes = Processes(self.site, clock)
         self.sources: dict[str, str] = {}
         self.since = clock.now()  # of what is watched
+        self.changed = 0.0  # when the world did, for the person who labels
         self.seen: dict[str, Accuracy] = {}
         self._labelled: set[str] = set()
 
@@ -147,19 +148,22 @@ class Story:
         self.tell.say(f"{samples.count(self.store)} regions stored; hidden so far: {hidden or 'nothing to hide yet'}")
 
     def label(self, n: int, text: str) -> None:
-        """Ask the queue what to label, answer with the truth of the replay, import by the command line."""
+        """Ask the queue what to label of what came since the last change, answer with the truth of the replay, import by
+        the command line.
+        """
         self.tell.step(text)
         truth = read_truth(self.site, self.plan.cameras())
-        queue = [s for s in labels.queue(self.store, 4 * n, seed=1) if s.id in truth][:n]
+        asked = [a.sample for a in queue.ask(self.store, 4 * n, seed=1, since=self.changed)]
+        chosen = [s for s in asked if s.id in truth][:n]
         file = self.site / f"labels-{len(self._labelled)}.csv"
         with file.open("w", newline="") as f:
-            csv.writer(f).writerows((s.id, truth[s.id]) for s in queue)
-        self._labelled |= {s.id for s in queue}
+            csv.writer(f).writerows((s.id, truth[s.id]) for s in chosen)
+        self._labelled |= {s.id for s in chosen}
         subprocess.run(
             [sys.executable, "-m", "edged", "-q", "-c", str(self.config_path), "label", "import", str(file), "--author", "demo"],
             check=True,
         )  # fmt: skip
-        self.tell.say(f"{len(queue)} labels imported (source: human, author: demo)")
+        self.tell.say(f"{len(chosen)} labels imported (source: human, author: demo)")
 
     def learn(self, text: str, more: int) -> None:
         """A cycle; when the gate refuses, `more` labels and another one, twice at most; then the rollout."""
@@ -217,6 +221,8 @@ class Story:
         if act.phase:
             self.clock.sleep(SETTLE_S)
             self.since = self.clock.now()
+        if act.phase or act.sources:
+            self.changed = self.since
 
     def watch(self, name: str, cameras: Iterable[str], n: int) -> None:
         """The cameras' own answers against the truth, on the next `n` regions of their present sources."""

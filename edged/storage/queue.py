@@ -98,11 +98,15 @@ def ask(
     share: float = labels.AUDIT_SHARE,
     drifting: Collection[str] = (),
     gap_s: float = GAP_S,
+    cameras: Collection[str] = (),
+    since: float = 0.0,
 ) -> list[Asked]:
     """What to ask next, from samples that have a picture and no human label. `share` of the audit (0..1) is the site's for
-    good: another one is another audit set. `drifting`: cameras whose drift alarm stands.
+    good: another one is another audit set. `drifting`: cameras whose drift alarm stands. `cameras`: only of these, () = of
+    all; `since`: only what the box received then or later (seconds since 1970).
     """
-    found = candidates(store, seed, limit)
+    within = [c for c in candidates(store, seed, limit) if c.sample.received >= since]
+    found = [c for c in within if not cameras or c.sample.camera in cameras]
     first = cover(store, found, limit, share)
     known = labelled(store)
     return choose(found, limit, seed, share=share, drifting=drifting, gap_s=gap_s, first=first, known=known)
@@ -195,17 +199,22 @@ def choose(
 
 
 def cover(store: Store, candidates: Sequence[Candidate], limit: int, share: float = labels.AUDIT_SHARE) -> list[str]:
-    """Sample ids of the POOL * `limit` least sure, those first that lie farthest from all before them in the features of the
-    survey's model: the greedy k-centre of Gonzalez (1985), as Sener and Savarese use it to choose labels (ICLR 2018). Empty
-    when no survey has left features.
+    """Sample ids of the POOL * `limit` least sure. Those that the survey's model has looked at come in the order in which
+    each lies farthest from all before it in that model's features: the greedy k-centre of Gonzalez (1985), as Sener and
+    Savarese use it to choose labels (ICLR 2018). Those that it has not reached yet, the newest mostly, come between them
+    in the order of their margins. Empty when no survey has left features.
     """
-    known = [c for c in candidates if c.model and not labels.is_audit(c.sample.id, share)]
-    if not known:
+    answered = (c for c in candidates if c.answer and not labels.is_audit(c.sample.id, share))
+    unsure = sorted(answered, key=lambda c: (c.margin, c.sample.id))[: POOL * limit]
+    if not (models := Counter(c.model for c in unsure if c.model)):
         return []
-    model = Counter(c.model for c in known).most_common(1)[0][0]
-    unsure = sorted((c for c in known if c.model == model), key=lambda c: (c.margin, c.sample.id))[: POOL * limit]
-    ids, features = insights.features(store, [c.sample.id for c in unsure], model)
-    return [ids[i] for i in farthest_first(features)]
+    model = models.most_common(1)[0][0]
+    ids, features = insights.features(store, [c.sample.id for c in unsure if c.model == model], model)
+    looked_at = [ids[i] for i in farthest_first(features)]
+    there = set(ids)
+    others = [c.sample.id for c in unsure if c.sample.id not in there] if there else []
+    paced = [((i + 0.5) / len(line), id) for line in (looked_at, others) for i, id in enumerate(line)]
+    return [id for _, id in sorted(paced)]
 
 
 def farthest_first(features: NDArray[np.float32]) -> list[int]:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
@@ -46,6 +47,20 @@ def test_the_queue_says_why_each_is_asked(site):
     assert len(asked) == 3
     assert all(a["why"] and a["lane"] for a in asked)
     assert "gate:b-" in edged(site, "label", "queue").stdout
+
+
+def test_the_queue_asks_about_one_camera_and_what_came_since_a_time_when_told_to(site, inside):
+    with inside() as store:
+        times = sorted(r[0] for r in store.rows("select received from sample"))
+    middle = datetime.fromtimestamp(times[len(times) // 2], UTC).isoformat()
+    every = told(site, "label", "queue", "-n", 1000)["queue"]
+    since = told(site, "label", "queue", "-n", 1000, "--since", middle, "--camera", "gate")["queue"]
+    assert 0 < len(since) < len(every)
+    assert {a["camera"] for a in since} == {"gate"}
+    assert told(site, "label", "queue", "--since", "2100-01-01")["queue"] == []
+    assert edged(site, "label", "queue", "--since", "yesterday").returncode == 2
+    unknown = edged(site, "label", "queue", "--camera", "cellar")
+    assert (unknown.returncode, "cellar" in unknown.stderr) == (4, True)
 
 
 def test_a_dry_run_reports_and_changes_nothing_then_the_import_does_it_once(site, tmp_path, inside):

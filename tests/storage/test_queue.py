@@ -290,6 +290,29 @@ def test_of_the_least_sure_those_come_first_that_cover_them_best(store, add):
     assert queue.cover(store, queue.candidates(store), 30) == []
 
 
+def test_what_the_survey_has_not_reached_is_among_the_least_sure_by_the_cameras_margin(store, add):
+    """Night has just fallen: the camera is unsure, the box has looked at the day alone."""
+    for n in range(200):
+        add(store, n, ts=n * 100.0, regions=1, margin=0.1 if n >= 150 else 0.9)
+    look = np.array([1.0, 0.0], "<f2").tobytes()
+    day = [Insight(f"gate:boot-{n}:0", n << 40, "m2", "car", 0.9, 0.8, look) for n in range(150)]
+    insights.add_many(store, day)
+
+    def night(asked):
+        return [int(a.sample.frame.split("-")[1]) >= 150 for a in asked if a.lane == "margin"]
+
+    covered = queue.cover(store, queue.candidates(store), 40)
+    among = [int(s.split("-")[1].split(":")[0]) >= 150 for s in covered]
+    assert sum(among[:60]) >= 12
+    found = night(queue.ask(store, 60, 1))
+    assert sum(found) >= len(found) // 5 > 0
+    sure = [
+        dataclasses.replace(c, answer="") if int(c.sample.frame.split("-")[1]) >= 150 else c
+        for c in queue.candidates(store)
+    ]
+    assert not any(int(s.split("-")[1].split(":")[0]) >= 150 for s in queue.cover(store, sure, 40))  # the control
+
+
 def test_farthest_first_takes_every_row_once_and_the_farthest_next():
     rows = np.array([[1, 0], [1, 0.01], [0, 1], [-1, 0], [0, 0], [1, 0]], np.float32)
     order = queue.farthest_first(rows)
