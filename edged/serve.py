@@ -94,13 +94,18 @@ def broker(config: Config, *, insecure: bool) -> None:
 
 
 def mosquitto(data_dir: Path, site_name: str) -> tuple[Path, Path]:
-    """Write mosquitto.conf and its ACL for this site; returns their paths."""
-    from edged.broker import identity
-    from edged.broker.mosquitto import render_acl, render_conf
+    """Write mosquitto.conf and its ACL for this site, for mosquitto as a user of its own (docs/broker.md); returns their
+    paths. A list of revoked certificates is begun, if there is none.
+    """
+    from edged.broker import identity, revocation
+    from edged.broker.mosquitto import DATA, FOLDER, render_acl, render_conf
+    from edged.wire.tls import revocations
 
+    revocation.begin(data_dir / "keys")
     conf, acl = data_dir / "mosquitto.conf", data_dir / "mosquitto.acl"
-    tls = identity.paths(data_dir / "keys", "server")
-    conf.write_text(render_conf(host="0.0.0.0", port=8883, tls=tls, acl_file=acl, data_dir=data_dir / "mosquitto"))
+    tls, rules = identity.paths(FOLDER, "server"), FOLDER / acl.name
+    crl = revocations(tls.ca)
+    conf.write_text(render_conf(host="0.0.0.0", port=8883, tls=tls, acl_file=rules, data_dir=DATA, crl=crl))
     acl.write_text(render_acl(site_name))
     return conf, acl
 

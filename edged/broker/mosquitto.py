@@ -13,8 +13,10 @@ from pathlib import Path
 from edged.broker.acl import CAMERA_READS, CAMERA_WRITES, DISCOVERY, HOME, HOME_READS, HOME_WRITES, SERVER
 from edged.wire.link import Tls
 from edged.wire.messages import MAX_FRAME_BYTES
-from edged.wire.tls import revocations
 from edged.wire.topics import ROOT, check_level
+
+FOLDER = Path("/etc/mosquitto/edged")  # keys and rules as mosquitto sees them; it is a user of its own
+DATA = Path("/var/lib/mosquitto")  # Debian's folder of that user
 
 
 def render_acl(site: str, discovery: str = DISCOVERY) -> str:
@@ -40,11 +42,12 @@ def render_acl(site: str, discovery: str = DISCOVERY) -> str:
     return "\n".join(lines) + "\n"
 
 
-def render_conf(*, host: str, port: int, tls: Tls, acl_file: Path, data_dir: Path, user: str = "mosquitto") -> str:
-    """`mosquitto.conf`; `tls` are the broker's files. mosquitto becomes `user` before it reads its key: that user needs
-    to be able to read it."""
-    revoked = revocations(tls.ca)
-    crl = f"crlfile {revoked}\n" if revoked.exists() else ""
+def render_conf(
+    *, host: str, port: int, tls: Tls, acl_file: Path, data_dir: Path, user: str = "mosquitto", crl: Path | None = None
+) -> str:
+    """`mosquitto.conf`; `tls` are the broker's files, `crl` is the list of revoked certificates, which must be there when
+    mosquitto starts. mosquitto becomes `user` before it reads any of them: that user needs to be able to read them.
+    """
     return f"""\
 # Written by edged. MQTT v5 with client certificates only: the certificate's common name is user name and client id, so
 # that no camera can take over another one's session.
@@ -55,7 +58,7 @@ protocol mqtt
 cafile {tls.ca}
 certfile {tls.cert}
 keyfile {tls.key}
-{crl}tls_version tlsv1.2
+{f"crlfile {crl}{chr(10)}" if crl else ""}tls_version tlsv1.2
 require_certificate true
 use_identity_as_username true
 use_username_as_clientid true

@@ -4,17 +4,19 @@ Guarantees: the list only grows; a kill leaves the old list or the new one; doin
 the list (the embedded broker, mosquitto's `crlfile`, the box under reports) refuses what stands in it; no other certificate
 of the camera is touched. Does not guarantee: that somebody who does not read the list knows of it.
 
-The list is valid from 1970, as certificates are: a box whose clock is wrong still lets its other cameras in.
+The list is valid from 1970, as certificates are: a box whose clock is wrong still lets its other cameras in. Each is a
+second newer than the one before: a process that has loaded both (mosquitto, told to by SIGHUP) goes by the newer one.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from edged import durable
 from edged.broker import identity
@@ -51,20 +53,35 @@ def revoke(keys: Path, name: str, now: float, certificate: Path | None = None) -
     if gone.serial_number not in entries:
         at = datetime.fromtimestamp(int(now), UTC)
         entry = x509.RevokedCertificateBuilder().serial_number(gone.serial_number).revocation_date(at).build()
-        builder = x509.CertificateRevocationListBuilder().issuer_name(ca.subject).last_update(_FROM)
-        builder = builder.next_update(ca.not_valid_after_utc)
-        for known in (*entries.values(), entry):
-            builder = builder.add_revoked_certificate(known)
-        number = x509.CRLNumber(len(entries) + 1)
-        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
-        signed = builder.add_extension(number, False).add_extension(issuer, False).sign(ca_key, hashes.SHA256())
-        durable.write(revocations(keys / "ca.pem"), signed.public_bytes(serialization.Encoding.PEM))
+        _write(keys, ca, ca_key, [*entries.values(), entry])
     serial = f"{gone.serial_number:x}"
     if own.exists() and identity.read_certificate(own).serial_number == gone.serial_number:
         Path(identity.paths(keys, name).key).unlink(missing_ok=True)
         own.rename(keys / f"cam-{name}.{serial[:12]}.revoked.pem")
         durable.sync_folder(keys)
     return serial
+
+
+def begin(keys: Path) -> None:
+    """Make a list of nobody where there is none: mosquitto does not start when its `crlfile` is not there, and obeys one that
+    comes later only after a restart. Raises Refused where the authority's key is not, Corrupt for files that do not read.
+    """
+    if not revocations(keys / "ca.pem").exists():
+        _write(keys, *identity.read_ca(keys), [])
+
+
+def _write(
+    keys: Path, ca: x509.Certificate, key: ec.EllipticCurvePrivateKey, entries: list[x509.RevokedCertificate]
+) -> None:
+    number = len(entries)  # RFC 5280, 5.2.3: it only grows, as the list does
+    builder = x509.CertificateRevocationListBuilder().issuer_name(ca.subject)
+    builder = builder.last_update(_FROM + timedelta(seconds=number)).next_update(ca.not_valid_after_utc)
+    for entry in entries:
+        builder = builder.add_revoked_certificate(entry)
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+    builder = builder.add_extension(x509.CRLNumber(number), False).add_extension(issuer, False)
+    signed = builder.sign(key, hashes.SHA256())
+    durable.write(revocations(keys / "ca.pem"), signed.public_bytes(serialization.Encoding.PEM))
 
 
 def listed(keys: Path) -> list[x509.RevokedCertificate]:

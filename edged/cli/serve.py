@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     help="where root keys are written, better a stick; once for all, or once for each",
 )
 @click.option("--root-passphrase", is_flag=True, help="wrap the root keys by a passphrase, which is asked for")
-@click.option("--mosquitto", is_flag=True, help="also write mosquitto.conf and its ACL into the folder")
+@click.option("--mosquitto", is_flag=True, help="also write mosquitto.conf and its ACL (docs/broker.md)")
 @verb
 def init(
     context: Context, data_dir: Path, site: str, classes: str, cameras: tuple[str, ...], hosts: tuple[str, ...],
@@ -153,6 +153,7 @@ def camera_revoke(
     """Take the certificate of a stolen or replaced camera back: it does not come in any more, and what it signs does not
     count. It cannot be undone; the camera's pictures and its past stay.
     """
+    from edged.broker.mosquitto import FOLDER
     from edged.broker.revocation import revoke
     from edged.clock import SystemClock
     from edged.site import issue_camera, tls_of
@@ -180,7 +181,7 @@ def camera_revoke(
         text += f"\n  carry {document['certificate']} and {document['key']} to the new one, then remove the key here"
     if revocations(tls_of(config).ca) != revocations(config.keys_dir / "ca.pem"):
         text += f"\n  [mqtt.tls] ca lies elsewhere: copy {document['list']} to {revocations(tls_of(config).ca)}"
-    text += f"\n  mosquitto: `crlfile {document['list']}` in its listener, then restart it"
+    text += f"\n  mosquitto: install -m 640 -g mosquitto {document['list']} {FOLDER}/ && systemctl restart mosquitto"
     context.out(document, text)
 
 

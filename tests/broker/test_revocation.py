@@ -3,14 +3,15 @@
 import contextlib
 import socket
 import ssl
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
-from edged.broker import identity, mosquitto
+from edged.broker import identity
 from edged.broker.acl import OpenDoor
-from edged.broker.revocation import listed, revoke
+from edged.broker.revocation import begin, listed, revoke
 from edged.broker.server import SWEEP_S, BrokerThread
 from edged.errors import Corrupt, Refused
 from edged.wire.tls import client_context
@@ -90,9 +91,19 @@ def test_the_list_grows_and_doing_it_twice_is_doing_it_once(keys):
     assert [e.serial_number for e in listed(keys)] == [first, second]
     crl = x509.load_pem_x509_crl((keys / "ca.crl").read_bytes())
     assert crl.is_signature_valid(x509.load_pem_x509_certificate((keys / "ca.pem").read_bytes()).public_key())
-    assert "crlfile " in mosquitto.render_conf(
-        host="0.0.0.0", port=8883, tls=identity.paths(keys, "server"), acl_file=keys / "acl", data_dir=keys
-    )
+
+
+def test_each_list_is_newer_than_the_one_before_and_valid_for_a_box_that_wakes_in_1970(keys):
+    begin(keys)
+    empty = x509.load_pem_x509_crl((keys / "ca.crl").read_bytes())
+    assert list(empty) == []
+    revoke(keys, "gate", NOW)
+    begin(keys)  # what is there stays
+    one = x509.load_pem_x509_crl((keys / "ca.crl").read_bytes())
+    revoke(keys, "yard", NOW)
+    two = x509.load_pem_x509_crl((keys / "ca.crl").read_bytes())
+    assert empty.last_update_utc < one.last_update_utc < two.last_update_utc < datetime(1970, 1, 1, 0, 1, tzinfo=UTC)
+    assert [len(crl) for crl in (empty, one, two)] == [0, 1, 2]
 
 
 def test_what_cannot_be_revoked_is_said_and_the_list_stays(keys, tmp_path_factory):
@@ -111,3 +122,11 @@ def test_what_cannot_be_revoked_is_said_and_the_list_stays(keys, tmp_path_factor
     with pytest.raises(Corrupt):
         revoke(keys, "gate", NOW)
     assert (keys / "cam-gate.key").exists()
+
+
+def test_a_list_of_nobody_keeps_nobody_out(keys):
+    begin(keys)
+    with BrokerThread(OpenDoor(), tls=identity.paths(keys, "server")) as broker:
+        assert enters(broker, identity.paths(keys, "gate"))
+        revoke(keys, "yard", NOW)
+        assert enters(broker, identity.paths(keys, "gate"))
