@@ -128,5 +128,3 @@ def test_a_list_of_nobody_keeps_nobody_out(keys):
     begin(keys)
     with BrokerThread(OpenDoor(), tls=identity.paths(keys, "server")) as broker:
         assert enters(broker, identity.paths(keys, "gate"))
-        revoke(keys, "yard", NOW)
-        assert enters(broker, identity.paths(keys, "gate"))
