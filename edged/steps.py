@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from edged import apart, chain, plan, vouched
+from edged import apart, chain, plan, registry, vouched
 from edged.clock import Clock
 from edged.due import Drifting
 from edged.due import Rules as When
@@ -141,12 +141,12 @@ class Steps:
         """The course that the rest of the cycle takes."""
         body, drifting = snapshots.get(self.store, split["snapshot"]), self.drifting()
         if sha256 := self._asked_for():
-            brought = plan.asked(self.store, sha256, self.rules.classes)
+            brought = registry.asked(self.store, sha256, self.rules.classes)
             course = plan.Course("taken", taken=brought.sha256, note=f"{brought.name}: asked for, nothing is trained")
             return {"course": msgspec.to_builtins(course), "told": course.note}
         course = plan.course(self.store, body, self.rules.arch, self.rules.classes, drifting)
-        base = plan.base(self.store, plan.champion(self.store))
-        past = plan.past(self.store, self.rules.classes) if self.rules.reuse and base else []
+        base = plan.base(self.store, registry.champion(self.store))
+        past = registry.past(self.store, self.rules.classes) if self.rules.reuse and base else []
         if not past or base is None or course.new < choice.FEWEST:
             return {"course": msgspec.to_builtins(course), "told": course.note}
         job = {**self._job(split), "models": [base.sha256, *(p.sha256 for p in past)], "before": base.learned}
@@ -206,10 +206,10 @@ class Steps:
 
     def _take(self, course: plan.Course) -> Outcome:
         """A model that there is goes on as if it had been trained."""
-        known = plan.past(self.store, self.rules.classes)
+        known = registry.past(self.store, self.rules.classes)
         found = next((p for p in known if p.sha256 == course.taken), None)
         if found is None:
-            found = plan.asked(self.store, course.taken, self.rules.classes)
+            found = registry.asked(self.store, course.taken, self.rules.classes)
         return {
             "sha256": found.sha256, "weights_sha256": found.weights, "size": found.size, "epochs": 0, "start": "",
             "arch": dict(found.arch), "learned": found.learned, "steps": list(found.steps), "name": found.name,
@@ -294,7 +294,7 @@ class Steps:
 
     def retest(self, split: Outcome, made: Outcome) -> Outcome:
         """A report row for every candidate that could be re-tested; why the others could not is told."""
-        champion, pinned = plan.champion(self.store), pins.standing(self.store, self.rules.classes)
+        champion, pinned = registry.champion(self.store), pins.standing(self.store, self.rules.classes)
         beside = {r.sha256 for r in apart.standing(self.store).values() if r.classes == self.rules.classes}
         job = {
             **self._job(split), "candidates": list(dict.fromkeys([*(m["sha256"] for m in made["made"]), *sorted(beside)])),

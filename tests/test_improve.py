@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from edged import chain as chains
-from edged import plan, steps
+from edged import plan, preview, registry, steps
 from edged.daemon import loop_rules
 from edged.errors import Corrupt, Misconfigured, Refused, Unavailable
 from edged.improve import STAGES, STARTS, Asked, Cancel, Loop
@@ -378,14 +378,14 @@ def test_what_shows_the_same_as_a_new_label_teaches_beside_it(released):
     insights.add_many(site.store, [insights.Insight(i, 2**63 - 1) for i in others])
     taught = [s for s, _ in plan.body(site.store, site.loop.rules.split)["train"] if s in labelled]
     insights.add_many(site.store, [insights.Insight(taught[0], 2**63 - 1)])
-    told = plan.preview(site.store, site.loop.rules.split, site.loop.rules.arch).course.note
+    told = preview.of(site.store, site.loop.rules.split, site.loop.rules.arch).course.note
     site.cycle()
     kin = dict(site.learn.jobs[0][1]["kin"])
     assert set(kin) <= set(others)
     assert 0 < len(kin) <= 4
     assert f"{len(kin)} unlabelled pictures that show the same teach beside them" in told
     off = replace(site.loop.rules, unlabelled=0)
-    assert plan.preview(site.store, off.split, off.arch).course.note.count("unlabelled") == 0
+    assert preview.of(site.store, off.split, off.arch).course.note.count("unlabelled") == 0
 
 
 # reuse
@@ -466,7 +466,7 @@ def test_the_model_of_last_night_is_offered_to_the_one_camera_where_it_is_night(
     assert aimed.sha256 == releases.get(site.store, 1).sha256
     assert "release 1 is better at yard (100.0% against 5" in site.outcome("reuse")["told"]
     assert site.outcome("reuse")["told"].endswith("offered there as release 3")
-    assert plan.champion(site.store).number == 4
+    assert registry.champion(site.store).number == 4
     assert site.learn.jobs[-1][1]["baseline"] == releases.get(site.store, 2).sha256
     assert releases.get(site.store, 4).apart == ("yard",)  # what was learned is no better there
     assert "yard stays with release 3, 100.0% of " in site.outcome("release")["told"]
@@ -960,7 +960,7 @@ def test_labels_that_overturn_what_the_model_learned_are_not_learned_before_some
     assert f"{n} of {n} labels that the present model learned now say another class: {n} by mallory" in found.detail
     assert "edged label undo --author mallory`" in found.detail
     assert site.learn.ran == []
-    assert plan.preview(site.store, site.loop.rules.split, site.loop.rules.arch).against
+    assert preview.of(site.store, site.loop.rules.split, site.loop.rules.arch).against
     assert site.loop.why() == ""
 
 
@@ -994,7 +994,7 @@ def test_what_is_compressed_already_is_not_compressed_again(released):
     sha = models.put_model(site.store, b"int8 of another box")
     model = brought.add(site.store, "candidate", sha256=sha, name="far", classes=CLASSES, px=PX, author="bob",
                         card={"architecture": "lenet-5", "steps": ["int8"]})  # fmt: skip
-    assert plan.of_brought(site.store, model).steps == ("int8",)
+    assert registry.of_brought(site.store, model).steps == ("int8",)
 
 
 def test_a_search_adds_its_best_to_what_was_asked_for_and_says_all_it_tried(site):
@@ -1063,7 +1063,7 @@ def test_an_own_export_that_is_brought_back_keeps_what_it_learned(released):
     site = released
     made = candidates.get(site.store, releases.latest(site.store).candidate)
     model = brought.add(site.store, "candidate", sha256=made.sha256, name="back", classes=CLASSES, px=PX, author="bob")
-    found = plan.of_brought(site.store, model)
+    found = registry.of_brought(site.store, model)
     assert (found.learned, found.steps) == (made.snapshot, tuple(made.recipe["steps"]))
     assert (dict(found.arch), found.weights) == (made.recipe["arch"], made.recipe["weights"])
 
@@ -1084,7 +1084,7 @@ def test_an_earlier_release_is_delivered_again_by_name_number_or_hash(released, 
     site = released
     first, second = two_releases(site)
     name = candidates.get(site.store, first.candidate).name
-    found = plan.find(site.store, {"hash": first.sha256[:8], "name": name}.get(word, word))
+    found = registry.find(site.store, {"hash": first.sha256[:8], "name": name}.get(word, word))
     assert found == first.sha256 != second.sha256
     requests.add(site.store, "cycle", {"model": found}, "bob")
     assert site.cycle().state == "released"
@@ -1094,16 +1094,16 @@ def test_an_earlier_release_is_delivered_again_by_name_number_or_hash(released, 
 
 
 def test_a_word_that_names_nothing_finds_nothing(released):
-    assert [plan.find(released.store, w) for w in ("r9", "release 0", "abc", "f" * 12, "")] == [""] * 5
+    assert [registry.find(released.store, w) for w in ("r9", "release 0", "abc", "f" * 12, "")] == [""] * 5
 
 
 def test_an_earlier_model_of_other_classes_or_without_its_file_is_refused_in_words(released):
     first = releases.latest(released.store)
     with pytest.raises(Refused, match="in this order"):
-        plan.asked(released.store, first.sha256, ("light", "dark"))
+        registry.asked(released.store, first.sha256, ("light", "dark"))
     models.model_path(released.store, first.sha256).unlink()
     with pytest.raises(Refused, match="no model"):
-        plan.asked(released.store, first.sha256, CLASSES)
+        registry.asked(released.store, first.sha256, CLASSES)
 
 
 def test_bytes_of_a_halted_release_are_neither_re_tested_nor_released_again(released):
@@ -1115,4 +1115,4 @@ def test_bytes_of_a_halted_release_are_neither_re_tested_nor_released_again(rele
     assert "is blocked since release 1 was halted: aborted by Ada: ghosts" in again.detail
     assert "edged rollout unblock" in again.detail
     assert len(releases.all(store)) == 1
-    assert halted.sha256 not in {p.sha256 for p in plan.past(store, CLASSES)}
+    assert halted.sha256 not in {p.sha256 for p in registry.past(store, CLASSES)}

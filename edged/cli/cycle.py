@@ -36,14 +36,14 @@ def cycle() -> None:
 @verb
 def cycle_run(context: Context, author: str, word: str, overturn: bool, dry_run: bool, wait: bool) -> None:
     """Ask the daemon for a cycle now, whatever the hours."""
-    from edged import plan
+    from edged import registry
     from edged.site import daemon_runs
     from edged.storage import cycles, requests
 
     args: dict[str, Any] = {"overturn": True} if overturn else {}
     if word:
         with context.store(readonly=True) as store:
-            model = plan.find(store, word)
+            model = registry.find(store, word)
         if not model:
             raise Refused(
                 f"no model {word!r} was brought or made here",
@@ -71,7 +71,7 @@ def cycle_run(context: Context, author: str, word: str, overturn: bool, dry_run:
 
 
 def _dry_run(context: Context, model: str, overturn: bool) -> None:
-    from edged import plan, vouched
+    from edged import plan, preview, vouched
     from edged.clock import SystemClock
     from edged.daemon import loop_rules
     from edged.site import daemon_runs, when_rules
@@ -80,9 +80,9 @@ def _dry_run(context: Context, model: str, overturn: bool) -> None:
     config = context.config()
     rules = loop_rules(config)
     with context.store(readonly=True) as store:
-        found = plan.preview(store, rules.split, rules.arch, model)
+        found = preview.of(store, rules.split, rules.arch, model)
         decided = plan.when(store, when_rules(config), SystemClock().now(), daemon=daemon_runs(config.data_dir))
-    forecast = plan.forecast(found, rules.arch, len(rules.classes), rules.memory_bytes)
+    forecast = preview.forecast(found, rules.arch, len(rules.classes), rules.memory_bytes)
     against = vouched.refusal(found.body, rules.limits, rules.block_s, sha256=model, anew=found.anew)
     contradicted = "" if overturn else found.against
     counts = ", ".join(f"{n} {part}" for part, n in found.counts.items())

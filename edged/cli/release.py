@@ -68,7 +68,7 @@ def model_release(
 
 def _vouch(context: Context, name: str, reason: str, author: str, *, yes: bool, wait: bool) -> None:
     """Leave the request, and its line in the audit log; the daemon does the rest."""
-    from edged import plan, vouched
+    from edged import plan, registry, vouched
     from edged.cli import cycle
     from edged.cli.ask import ask
     from edged.daemon import loop_rules
@@ -79,10 +79,10 @@ def _vouch(context: Context, name: str, reason: str, author: str, *, yes: bool, 
     config = context.config()
     rules, runs = loop_rules(config), daemon_runs(config.data_dir)
     with context.store() as store:
-        sha256 = plan.find(store, name)
+        sha256 = registry.find(store, name)
         if not sha256:
             raise brought.unknown(name, brought.all(store))
-        found = plan.asked(store, sha256, rules.classes)
+        found = registry.asked(store, sha256, rules.classes)
         body, word = plan.body(store, rules.split), vouched.Word(author, reason)
         held, per_class = len(body["holdout"]), snapshots.per_class(body, "holdout")
         if against := vouched.refusal(body, rules.limits, rules.block_s, word=word, sha256=sha256):
