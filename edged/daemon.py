@@ -24,7 +24,7 @@ from edged.config import Config, size
 from edged.drifting import DriftRules
 from edged.drifting import Watch as DriftWatch
 from edged.errors import Corrupt, Misconfigured, Unavailable
-from edged.improve import Asked, Loop, Rules
+from edged.improve import Asked, Loop
 from edged.ingest import Scrubber
 from edged.meter import Meter
 from edged.privacy import track
@@ -35,6 +35,7 @@ from edged.pulse import Pulse, PulseRules, Watched
 from edged.retrain import device as devices
 from edged.retrain import jobs
 from edged.retrain.gate import GateLimits
+from edged.rules import Rules
 from edged.storage import masks, recover, repair
 from edged.storage.patrol import Patrol
 from edged.storage.store import Store

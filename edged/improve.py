@@ -21,11 +21,10 @@ from edged.clock import Clock
 from edged.errors import Corrupt, EdgedError, Misconfigured, Refused, Unavailable
 from edged.publish import trust
 from edged.retrain import jobs, tidy
-from edged.steps import Outcome, Rules, RunJob, Steps, begun
+from edged.rules import Rules
+from edged.steps import Outcome, RunJob, Steps, begun
 from edged.storage import cycles, drifts, requests
 from edged.storage.store import Store
-
-__all__ = ["STAGES", "Loop", "Rules"]
 
 log = logging.getLogger(__name__)
 

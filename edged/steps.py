@@ -9,7 +9,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,12 +16,12 @@ import msgspec
 from edged import apart, chain, plan, registry, vouched
 from edged.clock import Clock
 from edged.due import Drifting
-from edged.due import Rules as When
 from edged.engine import admit
 from edged.errors import Refused, Unavailable
 from edged.publish import fleet, release, teachers, trust
 from edged.retrain import calibrated, choice, fits, gate, jobs, recipes
 from edged.retrain.report import Report
+from edged.rules import Rules
 from edged.storage import candidates, cycles, models, occasions, pins, reports, requests, snapshots, verdicts
 from edged.storage.store import Store
 
@@ -31,55 +30,6 @@ POINTS = 200  # of the running plot
 
 Outcome = dict[str, Any]
 RunJob = Callable[..., Outcome]  # jobs.run, or a test's stand-in with the same signature
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What of the configuration a cycle needs, as flat values."""
-
-    name: str  # of the released model = the task
-    classes: tuple[str, ...]
-    holdout: float
-    block_s: float
-    architecture: str
-    input_px: int
-    epochs: int
-    max_minutes: float
-    threads: int
-    seed: int
-    methods: tuple[str, ...]
-    device: str
-    limits: gate.GateLimits
-    hardware: tuple[str, ...]
-    key_file: Path
-    seconds: float = 5.0  # per re-test, for measuring speed
-    workers: int = 0  # of a re-test; 0 = as many as there are cores
-    scheduler: str = ""  # of Dask, "" = none
-    when: When = field(default_factory=When)
-    reuse: bool = True
-    reuse_per_camera: bool = False
-    replay: float = 0.3
-    camera_cap: float = 0.6
-    teacher: str = ""  # name or hash of the one to distil from
-    memory_bytes: int = 0  # of a stage that trains; 0 = no limit
-    stuck_minutes: float = 20.0
-    audit: float = 0.1
-    agreement: float = 0.9
-    accept_above: float = 0.0
-    unlabelled: int = 3000
-    compress_loss: float = 0.01  # that accuracy control allows
-    search_minutes: float = 0.0  # for a search over chains; 0 = none
-
-    @property
-    def split(self) -> plan.Split:
-        return plan.Split(
-            self.classes, self.holdout, self.block_s, self.seed, self.audit, self.agreement, self.accept_above,
-            self.unlabelled,
-        )  # fmt: skip
-
-    @property
-    def arch(self) -> dict[str, Any]:
-        return {"name": self.architecture, "input_px": self.input_px}
 
 
 @dataclass

@@ -25,7 +25,8 @@ from edged.config import Config, load
 from edged.daemon import loop_rules
 from edged.errors import Refused
 from edged.retrain import jobs
-from edged.steps import Rules, RunJob
+from edged.rules import Rules
+from edged.steps import RunJob
 from edged.storage import frames, insights, kin, labels, models, samples, snapshots
 from edged.storage.samples import Sample
 from edged.storage.store import Store
