@@ -28,7 +28,6 @@ from edged.storage.store import Store
 
 log = logging.getLogger(__name__)
 
-STAGES = ("snapshot", "reuse", "train", "compress", "retest", "gate", "release")
 TRIES = {"child_killed": 3, "stuck": 2}  # of a stage whose child ended like that
 STARTS = 10  # of a stage, by daemons that were all killed in it
 PAUSE_S = 30.0  # after what the cycle waits for was not there

@@ -20,7 +20,7 @@ from edged import chain as chains
 from edged import plan, preview, registry, steps
 from edged.daemon import loop_rules
 from edged.errors import Corrupt, Misconfigured, Refused, Unavailable
-from edged.improve import STAGES, STARTS, Asked, Cancel, Loop
+from edged.improve import STARTS, Asked, Cancel, Loop
 from edged.publish import fleet
 from edged.retrain.choice import Choice, by_camera, choose
 from edged.site import NewSite, create
@@ -38,6 +38,7 @@ from edged.storage import (
     samples,
     snapshots,
 )
+from edged.storage.cycles import STAGES
 from edged.storage.seal import read_key
 from edged.storage.store import Store
 from edged.wire.messages import Frame, FrameHeader, Region

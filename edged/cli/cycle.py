@@ -273,7 +273,7 @@ def _state(state: str, daemon: bool) -> str:
 
 def _document(store: Store, number: int) -> dict[str, Any]:
     from edged.clock import iso
-    from edged.storage import cycles, views
+    from edged.storage import cycles
 
     found = cycles.get(store, number)
     assert found is not None
@@ -285,7 +285,7 @@ def _document(store: Store, number: int) -> dict[str, Any]:
             "cpu_seconds": s.detail.get("cpu_seconds"), "peak_bytes": s.detail.get("peak_bytes"),
             "rungs_tried": s.detail.get("rungs_tried") or [],
         }
-        for s in sorted(cycles.stages(store, number), key=lambda s: views.STAGES.index(s.name))
+        for s in sorted(cycles.stages(store, number), key=lambda s: cycles.STAGES.index(s.name))
     ]  # fmt: skip
     return {
         "cycle": found.id, "state": found.state, "why": found.why, "detail": found.detail, "started": iso(found.started),

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from edged.errors import Refused
 from edged.storage.store import Store
 
+STAGES = ("snapshot", "reuse", "train", "compress", "retest", "gate", "release")  # the ladder, as improve climbs it
+
 
 @dataclass(frozen=True)
 class Cycle:

@@ -18,7 +18,6 @@ from edged.storage import alarms, candidates, cycles, deliveries, gaps, labels, 
 from edged.storage import cameras as camera_rows
 from edged.storage.store import Store
 
-STAGES = ("snapshot", "reuse", "train", "compress", "retest", "gate", "release")  # the ladder, as improve climbs it
 RECENT_S = 600.0  # "lately": withheld frames
 RECENT_LABELS = 40  # samples that say how well the cameras see now
 BEFORE_LABELS = 160  # those before them, which say how well they saw
@@ -375,10 +374,10 @@ def _scores(store: Store, model: str, limit: int) -> list[int]:
 def _cycle(store: Store, found: cycles.Cycle) -> CycleView:
     begun = {s.name: s for s in cycles.stages(store, found.id)}
     rungs = []
-    for name in STAGES:
+    for name in cycles.STAGES:
         s = begun.get(name)
         if s is None:
-            if begun.keys() & set(STAGES[STAGES.index(name) + 1 :]):
+            if begun.keys() & set(cycles.STAGES[cycles.STAGES.index(name) + 1 :]):
                 continue  # a cycle of before that stage
             rungs.append(Rung(name, "waiting", None, None, 0.0, None, ""))
             continue

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from edged.storage.alarms import Alarm
+from edged.storage.cycles import STAGES
 from edged.storage.deliveries import DeliveryRow
-from edged.storage.views import STAGES, CycleView, Now, ReleaseView, Rung, Score
+from edged.storage.views import CycleView, Now, ReleaseView, Rung, Score
 from edged.web.verdict import falling, judge, sentence
 
 AT = 1000.0
