@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.config import Watchdog
+from edged.sections import Watchdog
 
 UNITS = Path(__file__).parents[2] / "systemd"
 ANALYZE = shutil.which("systemd-analyze")
