@@ -8,12 +8,10 @@ Shares and progress are 0..1; times are seconds since 1970 by the box's clock.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from edged.interval import wilson
 from edged.storage import alarms, candidates, cycles, deliveries, gaps, labels, releases, reports, verdicts
 from edged.storage import cameras as camera_rows
 from edged.storage.store import Store
@@ -21,9 +19,6 @@ from edged.storage.store import Store
 RECENT_S = 600.0  # "lately": withheld frames
 RECENT_LABELS = 40  # samples that say how well the cameras see now
 BEFORE_LABELS = 160  # those before them, which say how well they saw
-SERIES_LABELS = 20_000
-SERIES_STEPS = (5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 2 * 3600, 6 * 3600, 12 * 3600, 86400, 7 * 86400)
-SERIES_POINTS = 24
 SHOWN_CYCLES = 5
 SHOWN_MODELS = 12
 MOST_WAITING = 1000  # nobody reads on
@@ -162,32 +157,6 @@ class ModelView:
 
 
 @dataclass(frozen=True)
-class Point:
-    """One step of time: `ts` its middle."""
-
-    ts: float
-    right: int
-    n: int
-    lower: float
-    upper: float
-
-    @property
-    def share(self) -> float:
-        return self.right / self.n
-
-
-@dataclass(frozen=True)
-class Series:
-    """Accuracy over time per camera, and when which release appeared. Empty `cameras`: nothing was labelled yet."""
-
-    start: float
-    end: float
-    step: float
-    cameras: dict[str, tuple[Point, ...]]
-    releases: tuple[tuple[float, int, str], ...]  # time, number, state
-
-
-@dataclass(frozen=True)
 class Now:
     """Everything the verdict sentence is made of."""
 
@@ -306,42 +275,6 @@ def models(store: Store) -> list[ModelView]:
     """The last candidates, newest first, refused ones too."""
     numbers = {r.candidate: r.number for r in releases.all(store)}
     return [_model_view(store, c, numbers.get(c.id)) for c in candidates.all(store)[-SHOWN_MODELS:][::-1]]
-
-
-def accuracy_series(store: Store, at: float) -> Series:
-    """The cameras' answers against human labels by the time the box received them; at most the newest 20,000 labels."""
-    found = store.rows(
-        "select s.camera, s.received, l.class = s.predicted as hit from"
-        " (select sample, max(id) as id from (select id, sample from label where source = 'human' and undone is null"
-        "  order by id desc limit ?) group by sample) newest"
-        " join label l on l.id = newest.id join sample s on s.id = l.sample"
-        " where l.class <> '' and s.predicted <> '' order by s.received",
-        (SERIES_LABELS,),
-    )
-    if not found:
-        return Series(at, at, 0.0, {}, ())
-    first, last = found[0]["received"], found[-1]["received"]
-    step = step_for(last - first)
-    start = math.floor(first / step) * step
-    end = (math.floor(last / step) + 1) * step
-    cells: dict[str, dict[int, list[int]]] = {}
-    for r in found:
-        cell = cells.setdefault(r["camera"], {}).setdefault(int((r["received"] - start) // step), [0, 0])
-        cell[0] += r["hit"]
-        cell[1] += 1
-    lines = {
-        camera: tuple(
-            Point(start + (i + 0.5) * step, right, n, *wilson(right, n)) for i, (right, n) in sorted(line.items())
-        )
-        for camera, line in sorted(cells.items())
-    }
-    marks = tuple((r.created, r.number, r.state) for r in releases.all(store) if start <= r.created <= end)
-    return Series(start, end, step, lines, marks)
-
-
-def step_for(span: float) -> float:
-    """The shortest step of SERIES_STEPS that cuts `span` seconds into at most SERIES_POINTS points."""
-    return float(next((s for s in SERIES_STEPS if span / s <= SERIES_POINTS), SERIES_STEPS[-1]))
 
 
 def progress(store: Store) -> tuple[int, int]:

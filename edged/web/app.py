@@ -25,7 +25,7 @@ from edged.errors import Corrupt, EdgedError, Refused, Unavailable
 from edged.privacy import sizes
 from edged.publish import rules
 from edged.retrain.fits import Fitting
-from edged.storage import brought, cycles, drift_views, forecast, frames, leaks, requests, samples, views
+from edged.storage import brought, cycles, drift_views, forecast, frames, leaks, requests, samples, trend, views
 from edged.storage.retention import Rules
 from edged.storage.store import Store
 from edged.web import driftplot, ladder, masks, metrics, outlook, paretoplot, plot, retested, rollouts, words
@@ -115,7 +115,7 @@ def create_app(
         if section == "cycle":
             return {"now": now, "ladder": ladder.of(store, when, now, daemon=runs is None or runs())}
         if section == "models":
-            series = views.accuracy_series(store, now)
+            series = trend.accuracy(store, now)
             charts = {"wide": plot.chart(series, names, 860, 280), "narrow": plot.chart(series, names, 350, 240)}
             made = views.models(store)
             shown = {"models": made, "brought": brought.all(store), "fitting": fitting}

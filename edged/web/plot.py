@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edged.storage.views import Point, Series
+from edged.storage.trend import Point, Series
 from edged.web.words import axis_time, percent
 
 SHAPES = ("circle", "square", "triangle", "diamond", "cross")

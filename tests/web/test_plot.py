@@ -1,6 +1,6 @@
 """Where the points of the accuracy plot go."""
 
-from edged.storage.views import Point, Series
+from edged.storage.trend import Point, Series
 from edged.web.plot import chart
 from edged.web.words import ago, count, duration, listed, points, size
 
