@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from edged.errors import Corrupt
 
 MAX_WIDTH = 32
-_AT_ONCE = 1 << 15  # numbers; bounds the memory of intermediate values
+_AT_ONCE = 1 << 13  # numbers; bounds the memory of intermediate values: about 40 bytes each
+_MASKS = (np.uint64(1) << np.arange(MAX_WIDTH + 1, dtype=np.uint64)) - np.uint64(1)
 
 
 def size(widths: NDArray[np.uint8]) -> int:
@@ -37,18 +38,19 @@ def read(data: bytes, widths: NDArray[np.uint8]) -> NDArray[np.int64]:
     over = 8 * len(data) - int(widths.sum(dtype=np.int64))
     if data and data[-1] >> 8 - over:
         raise Corrupt("bits that belong to nothing", code="bad_packed")
-    padded = np.frombuffer(data + bytes(8), np.uint8)
+    padded = data + bytes(8)
+    words = np.ndarray(len(data) + 1, "<u8", padded, strides=(1,))  # the eight bytes from each byte on
     out = np.empty(len(widths), np.int64)
     start = 0
     for i in range(0, len(widths), _AT_ONCE):
         part = widths[i : i + _AT_ONCE]
-        ends = start + np.cumsum(part, dtype=np.int64)
-        at = ends - part
-        start = int(ends[-1])
-        first = at >> 3
-        word = np.zeros(len(part), np.uint64)
-        for byte in range(5):
-            word |= padded[first + byte].astype(np.uint64) << np.uint64(8 * byte)
+        at = np.cumsum(part, dtype=np.int64)
+        at += start
+        end = int(at[-1])
+        at -= part
+        word = words[at >> 3]
         word >>= (at & 7).astype(np.uint64)
-        out[i : i + _AT_ONCE] = (word & ((np.uint64(1) << part.astype(np.uint64)) - np.uint64(1))).astype(np.int64)
+        word &= _MASKS.take(part)
+        out[i : i + _AT_ONCE] = word
+        start = end
     return out

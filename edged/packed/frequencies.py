@@ -19,12 +19,15 @@ from edged.packed.rangecoder import Decoder, Encoder
 SCALE_BITS = 14
 SCALE = 1 << SCALE_BITS
 MAX_SYMBOLS = 256
+SPARE = 32  # numbers beyond SCALE
 _COUNTS = (32, 64, 128, 256, 512, 1024, 2048)  # a table is sent as counts of about so many symbols
 
 # Gaps: LINEAR symbols of equal width, then each twice as wide as the one before.
 LINEAR, DOUBLING = 32, 24
 GAP_SYMBOLS = LINEAR + DOUBLING
 GAP_TABLES = 64  # 16 to each halving of the density; the last 16 where a symbol is more than one place wide
+_WIDTHS = np.array([0] * LINEAR + [5 + i for i in range(DOUBLING)], np.uint8)  # raw bits behind each symbol, k = 0
+_BASES = np.array([*range(LINEAR), *(LINEAR << i for i in range(DOUBLING))], np.int64)  # its smallest gap
 
 
 class Tables:
@@ -46,9 +49,12 @@ class Tables:
         return number, np.frombuffer(b"".join(map(_symbols, self._rows)), np.uint8)
 
     def lists(self) -> list[tuple[bytes, list[tuple[int, int]]]]:
-        """The same for a decoder of one symbol after another: the symbol of each number, start and size of each symbol."""
+        """The same for a decoder of one symbol after another: the symbol of each number, start and size of each symbol.
+
+        What the range coder's shift cut off lies a little beyond the last number, and is taken for the last symbol.
+        """
         starts = self.start.tolist()
-        return [(_symbols(row), list(zip(starts[i], row, strict=False))) for i, row in enumerate(self._rows)]
+        return [(_symbols(row, SPARE), list(zip(starts[i], row, strict=False))) for i, row in enumerate(self._rows)]
 
     def cuts(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint8]]:
         """All symbols that have a share, table after table: table << SCALE_BITS | start, size, symbol. Small where `slots`
@@ -59,9 +65,10 @@ class Tables:
         return start, self.size[table, symbol], symbol.astype(np.uint8)
 
 
-def _symbols(sizes: Sequence[int]) -> bytes:
-    """The symbol of each of the SCALE numbers."""
-    return b"".join(bytes((symbol,)) * size for symbol, size in enumerate(sizes))
+def _symbols(sizes: Sequence[int], spare: int = 0) -> bytes:
+    """The symbol of each of the SCALE numbers, the last one `spare` times more."""
+    each = [bytes((symbol,)) * size for symbol, size in enumerate(sizes) if size]
+    return b"".join((*each, each[-1][:1] * spare))
 
 
 def normalise(counts: Sequence[int]) -> list[int]:
@@ -169,15 +176,14 @@ def gap_table(table: int) -> tuple[int, ...]:
 
 def gap_widths(symbols: NDArray[np.uint8], k: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Raw bits that follow each gap symbol."""
-    doubling = np.maximum(symbols, LINEAR) - np.uint8(LINEAR)
-    return (k + np.where(symbols >= LINEAR, doubling + np.uint8(5), np.uint8(0))).astype(np.uint8)
+    return _WIDTHS.take(symbols) + k
 
 
 def gap_bases(symbols: NDArray[np.uint8], k: NDArray[np.uint8]) -> NDArray[np.int64]:
     """The smallest gap of each symbol."""
-    s, wide = symbols.astype(np.int64), k.astype(np.int64)
-    doubling = np.maximum(s - LINEAR, 0)
-    return np.where(s < LINEAR, s, LINEAR << doubling) << wide
+    found = _BASES.take(symbols)
+    found <<= k
+    return found
 
 
 def gap_symbols(gaps: NDArray[np.int64], k: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -22,7 +22,6 @@ AGED = [min(n + 1, SLOW) for n in range(SLOW + 1)]  # bits seen after one more
 LEAST = 64  # probability that is never gone below
 SPARE = 8  # zero bytes that may be read after the end: trailing zeros are not stored
 MAX_BITS = 64  # of one number
-SPARE_SLOTS = 32  # beyond a table of symbols
 
 
 class Encoder:
@@ -238,9 +237,10 @@ class Decoder:
         return node - (1 << width)
 
     def shares(self, tables: Sequence[tuple[bytes, list[tuple[int, int]]]], which: Sequence[int], bits: int) -> bytes:
-        """One symbol by each table named in `which`; a table is (symbol of each slot, (start, size) of each symbol)."""
-        # A slot may be a little beyond the last one: what the shift cut off of the range is taken for the last symbol.
-        tables = [(symbols + symbols[-1:] * SPARE_SLOTS, cuts) for symbols, cuts in tables]
+        """One symbol by each table named in `which`; a table is (symbol of each slot, (start, size) of each symbol).
+
+        A slot may be a little beyond the last one: what the shift cuts off of the range.
+        """
         out, data = bytearray(), self._data
         put = out.append
         code, span, at = self._code, self._range, self._at

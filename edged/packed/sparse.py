@@ -26,6 +26,7 @@ MAX_CELLS = 256  # pairs of classes; a quarter where neighbours are known
 _CELL_BITS = 9.0  # what the count of a cell costs, about
 _TRIED = (1, 2, 3, 4, 6, 8, 12, 16)  # numbers of classes
 _LOOKED_AT = 1 << 18  # places on which a width is judged
+_SORTED = 1 << 14  # places that are counted, or put in the order of their cells, at once
 
 Classes = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -183,7 +184,7 @@ def _read_lattice(reader: Reader, item: int, layout: Layout, of_lines: Classes) 
     where: list[Places] = []
     for one in passes:
         cells = canvas.cells(one, *of_lines)
-        counts.append(_read_ones(reader.side, np.bincount(cells.reshape(-1), minlength=_cells(of_lines))))
+        counts.append(_read_ones(reader.side, _counted(cells, _cells(of_lines))))
         shapes = gaps.shapes(*counts[-1])
         (symbols,) = reader.symbols([(shapes.table, shapes.shares)])
         steps = gaps.read_rest(reader, symbols, shapes)
@@ -336,6 +337,14 @@ def _plain(of_lines: Classes) -> NDArray[np.int64]:
     return found
 
 
+def _counted(cells: NDArray[np.integer], many: int) -> NDArray[np.int64]:
+    """The places of each cell; some at once, which take eight bytes each."""
+    flat, found = cells.reshape(-1), np.zeros(many, np.int64)
+    for start in range(0, len(flat), _SORTED):
+        found += np.bincount(flat[start : start + _SORTED], minlength=many)
+    return found
+
+
 # --- places
 
 
@@ -355,10 +364,7 @@ def _places(
     steps[first[1:]] -= last[:-1]  # each cell counts its own places
     np.cumsum(steps, out=steps)
     if cells is not None:
-        order = np.argsort(cells, axis=None, kind="stable")
-        steps += np.repeat(np.cumsum(places) - places, ones)
-        row, column = np.divmod(order.take(steps), len(one.columns))
-        return row, one.columns.take(column)
+        return _among(cells, steps, counts, one)
     row, end = np.empty(len(steps), np.int64), 0
     by_row, by_column = (_groups(lines) for lines in of_lines)
     for cell, n in enumerate(ones):
@@ -370,6 +376,30 @@ def _places(
             row[own], steps[own] = _pick(rows, row[own]), _pick(columns, steps[own])
             end += n
     return row, steps
+
+
+def _among(cells: NDArray[np.integer], steps: NDArray[np.int64], counts: Counts, one: Pass) -> Places:
+    """The same where cells are known place by place; `steps`: how many places of its cell come before each non-zero.
+
+    Some rows at once: the order of their places by cell takes eight bytes of each.
+    """
+    places, ones = (np.array(each, np.int64) for each in counts)
+    at = places.cumsum() - places  # where each cell goes on, all cells one after another
+    steps += np.repeat(at, ones)
+    first = ones.cumsum() - ones  # the non-zero that is next in each cell
+    row, column = np.empty_like(steps), np.empty_like(steps)
+    lines = max(1, _SORTED // len(one.columns))
+    for top in range(0, len(cells), lines):
+        block = cells[top : top + lines].reshape(-1)
+        here = np.bincount(block, minlength=len(at))
+        many = np.searchsorted(steps, at + here) - first
+        own = np.repeat(first - (many.cumsum() - many), many) + np.arange(many.sum())
+        inside = steps.take(own) + np.repeat(here.cumsum() - here - at, many)
+        line, place = np.divmod(np.argsort(block, kind="stable").take(inside), len(one.columns))
+        row[own], column[own] = line + top, one.columns.take(place)
+        at += here
+        first += many
+    return row, column
 
 
 Lines = NDArray[np.int64] | range  # numbers of rows or columns; a range for all of them

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from edged import packed
 from edged.errors import Corrupt, Refused
-from edged.packed import container, delta, parts, rangecoder, rans, streams, tensors
+from edged.packed import container, delta, parts, rangecoder, rans, sparse, streams, tensors
 from edged.packed.frequencies import Tables, normalise
 
 from .made import field, model, pictures, quantised, samples, tensor, whole
@@ -196,6 +197,33 @@ def test_both_ways_through_the_tables_find_the_same_symbols(monkeypatch):
     found = packed.unpack(data)
     monkeypatch.setattr(rans, "SEARCHED", 0)
     assert packed.unpack(data) == found
+
+
+def test_a_small_file_is_unpacked_in_less_than_twice_its_size():
+    """With neighbours that are known, and in lanes; what the table of symbols or the order of places takes is most of it."""
+    rng = np.random.default_rng(1)
+    lattice = pictures(4, rows=300, side=28, share=0.05, levels=16)
+    mixed = rng.permuted(pictures(5, rows=300, side=28, share=0.08, levels=32), axis=1)
+    for weights in (lattice, mixed):
+        onnx = model(w=weights)
+        data = packed.pack(onnx, coder="sparse")
+        assert packed.unpack(data) == onnx  # what is made once for all files is made
+        tracemalloc.start()
+        try:
+            packed.unpack(data)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        print(f"{peak / len(onnx):.2f} times the {len(onnx)} bytes of the file")
+        assert peak < 2 * len(onnx)
+
+
+def test_places_are_the_same_however_many_are_put_in_order_at_once(monkeypatch):
+    onnx = model(w=pictures(4, rows=90, side=20, share=0.1, levels=8))
+    data = packed.pack(onnx, coder="sparse")
+    for at_once in (1, 700, 1 << 30):  # one row, less than two rows of a pass, all
+        monkeypatch.setattr(sparse, "_SORTED", at_once)
+        assert packed.unpack(data) == onnx
 
 
 def test_pieces_are_small_and_come_in_order():
