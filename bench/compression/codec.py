@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from bench.compression.record import Record
 from edged import packed
 from edged.clock import cpu_seconds
+from edged.engine.protobuf import block, whole
 
 CHILD = """
 import sys, time
@@ -128,10 +129,10 @@ def _model(name: str, layers: Layers, seed: int) -> bytes:
     for layer, shape, share, levels in layers:
         draw: Callable[..., NDArray[np.float32]] = _blobs if name == "first layer" else _normal
         weights = _quantised(draw(rng, shape, name != "no order"), share, levels)
-        dims = b"".join(b"\x08" + _varint(n) for n in shape)
-        tensor = dims + b"\x10\x01" + _field(8, layer.encode()) + _field(9, weights.tobytes())
-        graph += _field(5, tensor)
-    return b"\x08\x08" + _field(7, bytes(graph)) + _field(8, b"\x10\x11")
+        dims = b"".join(whole(1, n) for n in shape)
+        tensor = dims + whole(2, 1) + block(8, layer.encode()) + block(9, weights.tobytes())
+        graph += block(5, tensor)
+    return whole(1, 8) + block(7, bytes(graph)) + block(8, whole(2, 17))
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...], uneven: bool) -> NDArray[np.float32]:
@@ -162,18 +163,6 @@ def _quantised(weights: NDArray[np.float32], share: float, levels: int) -> NDArr
     out = (np.floor(weights / step) + np.float32(0.5)) * step
     out[size < limit] = 0
     return out
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes((*out, value))
-
-
-def _field(number: int, data: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
 
 
 def main() -> int:

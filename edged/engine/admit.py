@@ -15,13 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
-from edged.engine import onnx_file
+from edged.engine import onnx_file, protobuf
 from edged.engine.onnx_file import (
-    _LEN,
-    _VARINT,
     ATTRIBUTE_G,
     ATTRIBUTE_GRAPHS,
     ATTRIBUTE_SPARSE,
@@ -122,7 +121,7 @@ class _Walk:
         self.left, self.nodes, self.tensors = MAX_FIELDS, 0, 0
 
     def fields(self, message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-        for number, kind, raw, _ in onnx_file._fields(message):
+        for number, kind, raw, _ in protobuf.fields(message):
             self.left -= 1
             if self.left < 0:
                 raise ValueError(f"it has more than {MAX_FIELDS} fields")
@@ -133,7 +132,7 @@ class _Walk:
     def model(self, model: memoryview) -> memoryview:
         graphs = []
         for number, kind, raw in self.fields(model):
-            if number == MODEL_GRAPH and kind == _LEN:
+            if number == MODEL_GRAPH and kind == protobuf.LEN:
                 graphs.append(raw)
             elif number == MODEL_FUNCTIONS:
                 raise ValueError("it brings functions of its own")
@@ -148,7 +147,7 @@ class _Walk:
         if depth > MAX_DEPTH:
             raise ValueError(f"its graphs are nested more than {MAX_DEPTH} deep")
         for number, kind, raw in self.fields(graph):
-            if kind != _LEN:
+            if kind != protobuf.LEN:
                 continue
             if number == GRAPH_INITIALIZER:
                 self.tensor(raw)
@@ -164,7 +163,7 @@ class _Walk:
         if self.nodes > MAX_NODES:
             raise ValueError(f"it has more than {MAX_NODES} operators")
         for number, kind, raw in self.fields(node):
-            if kind != _LEN:
+            if kind != protobuf.LEN:
                 continue
             if number == _NODE_DOMAIN and (domain := bytes(raw).decode()) not in OWN_DOMAINS:
                 raise ValueError(f"it uses operators beyond ONNX's own ({ascii(domain[:40])[1:-1]})")
@@ -173,7 +172,7 @@ class _Walk:
 
     def attribute(self, attribute: memoryview, depth: int) -> None:
         for number, kind, raw in self.fields(attribute):
-            if kind != _LEN:
+            if kind != protobuf.LEN:
                 continue
             if number in (ATTRIBUTE_T, ATTRIBUTE_TENSORS):
                 self.tensor(raw)
@@ -186,15 +185,15 @@ class _Walk:
         """One tensor: here, of a known type, and as long as it says."""
         self.tensors += 1
         onnx_file._check_tensor(tensor)
-        name = ascii(onnx_file._text(tensor, TENSOR_NAME))[1:81]
+        name = ascii(protobuf.text(tensor, TENSOR_NAME))[1:81]
         dims: list[int] = []
         element, runs = 0, 0
         held: dict[int, int] = {}
         for number, kind, raw in self.fields(tensor):
             if number == _DIMS:
-                dims += _varints(raw) if kind == _LEN else [onnx_file._varint(raw, 0)[0]]
-            elif number == _TYPE and kind == _VARINT:
-                element = onnx_file._varint(raw, 0)[0]
+                dims += islice(protobuf.varints(raw), MAX_RANK + 1)  # not packed, it is one number
+            elif number == _TYPE and kind == protobuf.VARINT:
+                element = protobuf.varint(raw, 0)[0]
             elif number in (_SEGMENT, _STRINGS):
                 raise ValueError(f"tensor {name!r} is cut into segments, or text")
             elif number in (_RAW, _FLOATS, _INT32S, _INT64S, _DOUBLES, _UINT64S):
@@ -214,21 +213,22 @@ class _Walk:
     def shape(self, value: memoryview) -> list[int | None] | None:
         """The shape of a value, None for an open side; None = there is none. Raises ValueError beyond the caps."""
         found: list[int | None] | None = None
-        name = ascii(onnx_file._text(value, VALUE_NAME))[1:81]
+        name = ascii(protobuf.text(value, VALUE_NAME))[1:81]
         for tensor in self._inside(value, VALUE_TYPE, TYPE_TENSOR):
             for shape in self._inside(tensor, TENSOR_TYPE_SHAPE):
                 if found is not None:
                     raise ValueError(f"{name!r} has more than one shape")
                 found = []
                 for dim in self._inside(shape, 1):
-                    sides = [onnx_file._varint(raw, 0)[0] for n, k, raw in self.fields(dim) if (n, k) == (1, _VARINT)]
+                    whole = [raw for n, kind, raw in self.fields(dim) if (n, kind) == (1, protobuf.VARINT)]
+                    sides = [protobuf.varint(raw, 0)[0] for raw in whole]
                     found.append(sides[-1] if sides else None)
         _elements([side for side in found or () if side is not None], f"{name!r}")
         return found
 
     def _inside(self, message: memoryview, *path: int) -> Iterator[memoryview]:
         for number, kind, raw in self.fields(message):
-            if number == path[0] and kind == _LEN:
+            if number == path[0] and kind == protobuf.LEN:
                 yield from self._inside(raw, *path[1:]) if len(path) > 1 else (raw,)
 
 
@@ -247,7 +247,7 @@ def _elements(dims: list[int], what: str) -> int:
 
 def _numbers(field: int, kind: int, raw: memoryview) -> int:
     """How many numbers (raw: bytes) one field holds."""
-    if kind != _LEN:
+    if kind != protobuf.LEN:
         return 1
     if field == _RAW:
         return len(raw)
@@ -256,21 +256,11 @@ def _numbers(field: int, kind: int, raw: memoryview) -> int:
     return int(np.count_nonzero(np.frombuffer(raw, np.uint8) < 0x80))
 
 
-def _varints(raw: memoryview) -> list[int]:
-    found, at = [], 0
-    while at < len(raw):
-        value, at = onnx_file._varint(raw, at)
-        found.append(value)
-        if len(found) > MAX_RANK:
-            break
-    return found
-
-
 def _values(walk: _Walk, graph: memoryview, field: int) -> dict[str, list[int | None] | None]:
     return {
-        onnx_file._text(raw, VALUE_NAME): walk.shape(raw)
+        protobuf.text(raw, VALUE_NAME): walk.shape(raw)
         for number, kind, raw in walk.fields(graph)
-        if number == field and kind == _LEN
+        if number == field and kind == protobuf.LEN
     }
 
 

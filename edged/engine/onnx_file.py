@@ -4,8 +4,7 @@ Guarantees of `check`: the bytes are one ModelProto with a graph, no tensor anyw
 exactly one input is not a constant; that one is float32 or uint8. Does not guarantee: that the graph makes sense (the runtime
 decides that).
 
-Field numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto; the wire format is
-https://protobuf.dev/programming-guides/encoding/.
+Field numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from edged.engine import protobuf
 from edged.errors import Refused
 
 Takes = Literal["float32", "uint8"]
 
-_VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
 _MAX_DEPTH = 16  # of subgraphs; real models have at most a few
 
 MODEL_OPSET, MODEL_GRAPH, MODEL_FUNCTIONS = 8, 7, 25
@@ -62,24 +61,26 @@ def check(data: bytes) -> Facts:
 
 def with_input_shape(data: bytes, input_name: str, shape: Sequence[int]) -> bytes:
     """The same model with the shape of one input replaced; sizes noted for outputs and inner values are dropped."""
-    dims = b"".join(_field(SHAPE_DIM, _varint_field(DIM_VALUE, n)) for n in shape)
-    tensor = _varint_field(TENSOR_TYPE_ELEM, FLOAT) + _field(TENSOR_TYPE_SHAPE, dims)
-    value = _field(VALUE_NAME, input_name.encode()) + _field(VALUE_TYPE, _field(TYPE_TENSOR, tensor))
+    dims = b"".join(protobuf.block(SHAPE_DIM, protobuf.whole(DIM_VALUE, n)) for n in shape)
+    tensor = protobuf.whole(TENSOR_TYPE_ELEM, FLOAT) + protobuf.block(TENSOR_TYPE_SHAPE, dims)
+    value = _value(input_name, tensor)
     out: list[bytes | memoryview] = []
-    for number, _kind, raw, whole in _fields(memoryview(data)):
-        out.append(_field(MODEL_GRAPH, _reshape_graph(raw, input_name, value)) if number == MODEL_GRAPH else whole)
+    for number, _kind, raw, whole in protobuf.fields(memoryview(data)):
+        if number == MODEL_GRAPH:
+            whole = memoryview(protobuf.block(MODEL_GRAPH, _reshape_graph(raw, input_name, value)))
+        out.append(whole)
     return b"".join(out)
 
 
 def _check(model: memoryview) -> Facts:
     graph, domains = None, []
-    for number, kind, raw, _ in _fields(model):
-        if number == MODEL_GRAPH and kind == _LEN:
+    for number, kind, raw, _ in protobuf.fields(model):
+        if number == MODEL_GRAPH and kind == protobuf.LEN:
             graph = raw
-        elif number == MODEL_OPSET and kind == _LEN:
-            domains.append(_text(raw, 1))
-        elif number == MODEL_FUNCTIONS and kind == _LEN:
-            for inner, _kind, node, _whole in _fields(raw):
+        elif number == MODEL_OPSET and kind == protobuf.LEN:
+            domains.append(protobuf.text(raw, 1))
+        elif number == MODEL_FUNCTIONS and kind == protobuf.LEN:
+            for inner, _kind, node, _whole in protobuf.fields(raw):
                 if inner == FUNCTION_NODE:
                     _check_node(node, 1)
                 elif inner == FUNCTION_ATTRIBUTE:
@@ -88,11 +89,11 @@ def _check(model: memoryview) -> Facts:
         raise ValueError("it has no graph" if graph is None else "it names no operator set")
     constants = _check_graph(graph, 0)
     inputs, outputs = [], []
-    for number, _kind, raw, _ in _fields(graph):
+    for number, _kind, raw, _ in protobuf.fields(graph):
         if number == GRAPH_OUTPUT:
-            outputs.append(_text(raw, VALUE_NAME))
-        elif number == GRAPH_INPUT and _text(raw, VALUE_NAME) not in constants:
-            inputs.append((_text(raw, VALUE_NAME), _element_type(raw), _shape(raw)))
+            outputs.append(protobuf.text(raw, VALUE_NAME))
+        elif number == GRAPH_INPUT and protobuf.text(raw, VALUE_NAME) not in constants:
+            inputs.append((protobuf.text(raw, VALUE_NAME), _element_type(raw), _shape(raw)))
     if len(inputs) != 1:
         raise ValueError(f"it has {len(inputs)} inputs where exactly one is needed")
     name, element, shape = inputs[0]
@@ -106,12 +107,12 @@ def _check_graph(graph: memoryview, depth: int) -> set[str]:
     if depth > _MAX_DEPTH:
         raise ValueError(f"its subgraphs are nested more than {_MAX_DEPTH} deep")
     constants = set()
-    for number, kind, raw, _ in _fields(graph):
-        if kind != _LEN:
+    for number, kind, raw, _ in protobuf.fields(graph):
+        if kind != protobuf.LEN:
             continue
         if number == GRAPH_INITIALIZER:
             _check_tensor(raw)
-            constants.add(_text(raw, TENSOR_NAME))
+            constants.add(protobuf.text(raw, TENSOR_NAME))
         elif number == GRAPH_SPARSE:
             _check_sparse(raw)
         elif number == GRAPH_NODE:
@@ -120,14 +121,14 @@ def _check_graph(graph: memoryview, depth: int) -> set[str]:
 
 
 def _check_node(node: memoryview, depth: int) -> None:
-    for number, kind, raw, _ in _fields(node):
-        if number == NODE_ATTRIBUTE and kind == _LEN:
+    for number, kind, raw, _ in protobuf.fields(node):
+        if number == NODE_ATTRIBUTE and kind == protobuf.LEN:
             _check_attribute(raw, depth)
 
 
 def _check_attribute(attribute: memoryview, depth: int) -> None:
-    for number, kind, raw, _ in _fields(attribute):
-        if kind != _LEN:
+    for number, kind, raw, _ in protobuf.fields(attribute):
+        if kind != protobuf.LEN:
             continue
         if number in (ATTRIBUTE_T, ATTRIBUTE_TENSORS):
             _check_tensor(raw)
@@ -138,33 +139,33 @@ def _check_attribute(attribute: memoryview, depth: int) -> None:
 
 
 def _check_sparse(tensor: memoryview) -> None:
-    for number, kind, raw, _ in _fields(tensor):
-        if number in (1, 2) and kind == _LEN:  # SparseTensorProto.values, .indices
+    for number, kind, raw, _ in protobuf.fields(tensor):
+        if number in (1, 2) and kind == protobuf.LEN:  # SparseTensorProto.values, .indices
             _check_tensor(raw)
 
 
 def _check_tensor(tensor: memoryview) -> None:
-    for number, kind, raw, _ in _fields(tensor):
-        location = number == TENSOR_DATA_LOCATION and kind == _VARINT and bytes(raw) != b"\x00"
+    for number, kind, raw, _ in protobuf.fields(tensor):
+        location = number == TENSOR_DATA_LOCATION and kind == protobuf.VARINT and bytes(raw) != b"\x00"
         if location or number == TENSOR_EXTERNAL_DATA:
-            raise ValueError(f"tensor {_text(tensor, TENSOR_NAME)[:80]!r} lies in another file")
+            raise ValueError(f"tensor {protobuf.text(tensor, TENSOR_NAME)[:80]!r} lies in another file")
 
 
 def _tensor_type(value: memoryview) -> Iterator[tuple[int, int, memoryview]]:
     """The fields of a value's type, where it is a tensor's."""
-    for number, _k, kind_of, _ in _fields(value):
+    for number, _k, kind_of, _ in protobuf.fields(value):
         if number == VALUE_TYPE:
-            for inner, _k2, tensor, _w in _fields(kind_of):
+            for inner, _k2, tensor, _w in protobuf.fields(kind_of):
                 if inner == TYPE_TENSOR:
-                    for field, kind, raw, _w2 in _fields(tensor):
+                    for field, kind, raw, _w2 in protobuf.fields(tensor):
                         yield field, kind, raw
 
 
 def _element_type(value: memoryview) -> int:
     element = 0
     for field, kind, raw in _tensor_type(value):
-        if field == TENSOR_TYPE_ELEM and kind == _VARINT:
-            element = _varint(raw, 0)[0]
+        if field == TENSOR_TYPE_ELEM and kind == protobuf.VARINT:
+            element = protobuf.varint(raw, 0)[0]
     return element
 
 
@@ -172,10 +173,14 @@ def _shape(value: memoryview) -> tuple[int, ...]:
     """() where none is written, 0 for a side without a number."""
     shape: list[int] = []
     for field, kind, raw in _tensor_type(value):
-        if field == TENSOR_TYPE_SHAPE and kind == _LEN:
+        if field == TENSOR_TYPE_SHAPE and kind == protobuf.LEN:
             shape = [
-                sum(_varint(number, 0)[0] for side, k, number, _ in _fields(dim) if side == DIM_VALUE and k == _VARINT)
-                for inner, _k, dim, _w in _fields(raw)
+                sum(
+                    protobuf.varint(number, 0)[0]
+                    for side, k, number, _ in protobuf.fields(dim)
+                    if side == DIM_VALUE and k == protobuf.VARINT
+                )
+                for inner, _k, dim, _w in protobuf.fields(raw)
                 if inner == SHAPE_DIM
             ]
     return tuple(shape)
@@ -183,81 +188,23 @@ def _shape(value: memoryview) -> tuple[int, ...]:
 
 def _reshape_graph(graph: memoryview, input_name: str, value: bytes) -> bytes:
     out: list[bytes | memoryview] = []
-    for number, _kind, raw, whole in _fields(graph):
-        if number == GRAPH_INPUT and _text(raw, VALUE_NAME) == input_name:
-            out.append(_field(GRAPH_INPUT, value))
+    for number, _kind, raw, whole in protobuf.fields(graph):
+        if number == GRAPH_INPUT and protobuf.text(raw, VALUE_NAME) == input_name:
+            out.append(protobuf.block(GRAPH_INPUT, value))
         elif number == GRAPH_OUTPUT:
-            out.append(_field(GRAPH_OUTPUT, _without_shape(raw)))
+            out.append(protobuf.block(GRAPH_OUTPUT, _without_shape(raw)))
         elif number != GRAPH_VALUE_INFO:
             out.append(whole)
     return b"".join(out)
 
 
 def _without_shape(value: memoryview) -> bytes:
-    tensor = _varint_field(TENSOR_TYPE_ELEM, _element_type(value))
+    tensor = protobuf.whole(TENSOR_TYPE_ELEM, _element_type(value))
     if sides := len(_shape(value)):  # OpenCV wants to know how many there are
-        tensor += _field(TENSOR_TYPE_SHAPE, sides * _field(SHAPE_DIM, b""))
-    return _field(VALUE_NAME, _text(value, VALUE_NAME).encode()) + _field(VALUE_TYPE, _field(TYPE_TENSOR, tensor))
+        tensor += protobuf.block(TENSOR_TYPE_SHAPE, sides * protobuf.block(SHAPE_DIM, b""))
+    return _value(protobuf.text(value, VALUE_NAME), tensor)
 
 
-def _text(message: memoryview, field: int) -> str:
-    """The last value of a string field, "" when it is absent."""
-    found = ""
-    for number, kind, raw, _ in _fields(message):
-        if number == field and kind == _LEN:
-            found = bytes(raw).decode()
-    return found
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview, memoryview]]:
-    """(number, wire type, value, the whole field) of each field, in order; ValueError where the bytes make no sense."""
-    at = 0
-    while at < len(message):
-        start = at
-        tag, at = _varint(message, at)
-        number, kind = tag >> 3, tag & 7
-        begin = at
-        if kind == _VARINT:
-            _, at = _varint(message, at)
-        elif kind == _LEN:
-            length, begin = _varint(message, at)
-            at = begin + length
-        elif kind == _I64:
-            at += 8
-        elif kind == _I32:
-            at += 4
-        else:
-            raise ValueError(f"wire type {kind} at byte {start}")
-        if number == 0 or at > len(message):
-            raise ValueError("a field without number" if number == 0 else "it is cut short")
-        yield number, kind, message[begin:at], message[start:at]
-
-
-def _varint(buffer: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= len(buffer) or shift > 63:
-            raise ValueError("it is cut short" if at >= len(buffer) else "a number of more than 64 bits")
-        byte = buffer[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
-def _number(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    return _number(number << 3 | _LEN) + _number(len(payload)) + payload
-
-
-def _varint_field(number: int, value: int) -> bytes:
-    return _number(number << 3 | _VARINT) + _number(value)
+def _value(name: str, tensor: bytes) -> bytes:
+    """A ValueInfoProto of a tensor's type."""
+    return protobuf.block(VALUE_NAME, name.encode()) + protobuf.block(VALUE_TYPE, protobuf.block(TYPE_TENSOR, tensor))

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.engine.cost import Cost, Kind, Precision, of_conv
+from edged.engine.protobuf import I32, block, leb128, whole
 
 OPSET, IR_VERSION = 17, 8
 FLOAT, UINT8, INT8, INT32, INT64 = 1, 2, 3, 6, 7
@@ -152,11 +153,11 @@ class Net:
         if self._int8:
             self._note("convert", 0, sum(5 * o.size for o in outputs) * self.batch)
         given = _value(self._input.name, (self.batch, *self._input.shape))
-        graph = [*(_block(1, n) for n in self._nodes), _block(2, b"net"), *(_block(5, t) for t in self._tensors)]
-        graph.append(_block(11, given))
-        graph += [_block(12, _value(o.name, (self.batch, *o.shape))) for o in outputs]
+        graph = [*(block(1, n) for n in self._nodes), block(2, b"net"), *(block(5, t) for t in self._tensors)]
+        graph.append(block(11, given))
+        graph += [block(12, _value(o.name, (self.batch, *o.shape))) for o in outputs]
         return b"".join(
-            (_number(1, IR_VERSION), _block(2, b"edged"), _block(7, b"".join(graph)), _block(8, _number(2, OPSET)))
+            (whole(1, IR_VERSION), block(2, b"edged"), block(7, b"".join(graph)), block(8, whole(2, OPSET)))
         )
 
     # --- parts
@@ -215,48 +216,30 @@ class Net:
 
     def _constant(self, value: NDArray[np.generic] | np.generic) -> str:
         name, array = f"c{len(self._tensors)}", np.asarray(value)
-        dims = b"".join(_number(1, n) for n in array.shape)
-        kind = _number(2, _TYPES[array.dtype.name])
-        self._tensors.append(dims + kind + _block(8, name.encode()) + _block(9, array.tobytes()))
+        dims = b"".join(whole(1, n) for n in array.shape)
+        kind = whole(2, _TYPES[array.dtype.name])
+        self._tensors.append(dims + kind + block(8, name.encode()) + block(9, array.tobytes()))
         return name
 
     def _node(self, op: str, inputs: Sequence[str], output: str, **attributes: object) -> None:
-        parts = [_block(1, name.encode()) for name in inputs] + [_block(2, output.encode())]
-        parts += [_block(3, output.encode()), _block(4, op.encode())]
-        parts += [_block(5, _attribute(name, value)) for name, value in attributes.items()]
+        parts = [block(1, name.encode()) for name in inputs] + [block(2, output.encode())]
+        parts += [block(3, output.encode()), block(4, op.encode())]
+        parts += [block(5, _attribute(name, value)) for name, value in attributes.items()]
         self._nodes.append(b"".join(parts))
 
 
 def _attribute(name: str, value: object) -> bytes:
-    head = _block(1, name.encode())
+    head = block(1, name.encode())
     if isinstance(value, str):
-        return head + _block(4, value.encode()) + _number(20, 3)
+        return head + block(4, value.encode()) + whole(20, 3)
     if isinstance(value, float):
-        return head + _varint(2 << 3 | 5) + struct.pack("<f", value) + _number(20, 1)
+        return head + leb128(2 << 3 | I32) + struct.pack("<f", value) + whole(20, 1)
     if isinstance(value, int):
-        return head + _number(3, value) + _number(20, 2)
+        return head + whole(3, value) + whole(20, 2)
     assert isinstance(value, tuple)
-    return head + b"".join(_number(8, int(n)) for n in value) + _number(20, 7)
+    return head + b"".join(whole(8, int(n)) for n in value) + whole(20, 7)
 
 
 def _value(name: str, shape: Sequence[int]) -> bytes:
-    dims = b"".join(_block(1, _number(1, n)) for n in shape)
-    return _block(1, name.encode()) + _block(2, _block(1, _number(1, FLOAT) + _block(2, dims)))
-
-
-def _varint(value: int) -> bytes:
-    value &= (1 << 64) - 1  # negative numbers are written as two's complement
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _block(number: int, payload: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
-
-
-def _number(number: int, value: int) -> bytes:
-    return _varint(number << 3) + _varint(value)
+    dims = b"".join(block(1, whole(1, n)) for n in shape)
+    return block(1, name.encode()) + block(2, block(1, whole(1, FLOAT) + block(2, dims)))

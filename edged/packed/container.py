@@ -20,6 +20,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from edged.engine.protobuf import leb128
 from edged.errors import Corrupt, Refused
 from edged.packed import parts, sparse, tensors
 from edged.packed.dictionary import GRAPH_WORDS
@@ -80,7 +81,7 @@ def pack(onnx: bytes, *, coder: str = "") -> bytes:
     body = b"".join(writer.body)
     digest = hashlib.sha256(onnx).digest()
     head = MAGIC + bytes((VERSION,)) + digest
-    head += b"".join(map(_number, (len(onnx), len(literals), len(graph), len(side), len(body))))
+    head += b"".join(map(leb128, (len(onnx), len(literals), len(graph), len(side), len(body))))
     check = zlib.crc32(side, zlib.crc32(graph, zlib.crc32(head)))
     packed = b"".join((head, check.to_bytes(4, "little"), graph, side, body))
     del writer, body
@@ -246,13 +247,3 @@ def _deflate(data: bytes) -> bytes:
         made = packer.compress(data) + packer.flush()
         best = made if not best or len(made) < len(best) else best
     return best
-
-
-def _number(value: int) -> bytes:
-    """LEB128, as protobuf's varints."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from edged.engine.protobuf import leb128
 from edged.errors import Corrupt, Refused
 from edged.packed import container, parts, residual
 from edged.packed.container import MOST, Run
@@ -89,7 +90,7 @@ def make(old: bytes, new: bytes, tell: Callable[[float], None] = lambda _: None)
     packed = container._deflate(bytes(inserts)) if inserts else b""
     side, body = writer.side.finish(), b"".join(writer.body)
     head = MAGIC + bytes((VERSION,)) + hashlib.sha256(new).digest() + hashlib.sha256(old).digest()
-    head += b"".join(map(container._number, (len(new), len(inserts), len(packed), len(side), len(body))))
+    head += b"".join(map(leb128, (len(new), len(inserts), len(packed), len(side), len(body))))
     check = zlib.crc32(side, zlib.crc32(packed, zlib.crc32(head)))
     delta = b"".join((head, check.to_bytes(4, "little"), packed, side, body))
     for _ in stream(old, io.BytesIO(delta), most=len(new)):

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edged.engine import onnx_file
+from edged.engine import onnx_file, protobuf
 from edged.errors import Refused
 
 LEAST = 32  # bytes of a tensor that is worth more than being part of the graph
-_LEN = 2
 _MAX_DEPTH = 16
 _DIMS, _TYPE, _FLOATS, _NAME, _RAW, _DOUBLES = 1, 2, 4, 8, 9, 10
 _ITEM = {1: 4, 4: 2, 5: 2, 6: 4, 7: 8, 10: 2, 11: 8, 12: 4, 13: 8, 14: 8, 15: 16, 16: 2}  # bytes; all others 1
@@ -69,9 +68,9 @@ def _find(message: memoryview, start: int, kind: str, depth: int) -> Iterator[Te
     if depth > 3 * _MAX_DEPTH:
         raise ValueError(f"its subgraphs are nested more than {_MAX_DEPTH} deep")
     graphs = 0
-    for number, wire, raw, whole in onnx_file._fields(message):
+    for number, wire, raw, whole in protobuf.fields(message):
         start += len(whole)
-        if wire == _LEN and number in _WAYS[kind]:
+        if wire == protobuf.LEN and number in _WAYS[kind]:
             graphs += kind == "model"
             yield from _find(raw, start - len(raw), _WAYS[kind][number], depth + 1)
     if kind == "model" and not graphs:
@@ -81,20 +80,17 @@ def _find(message: memoryview, start: int, kind: str, depth: int) -> Iterator[Te
 def _tensor(message: memoryview, start: int) -> Iterator[Tensor]:
     onnx_file._check_tensor(message)
     name, kind, dims, runs = "", 0, [], []
-    for number, wire, raw, whole in onnx_file._fields(message):
+    for number, wire, raw, whole in protobuf.fields(message):
         start += len(whole)
-        if number == _DIMS and wire == 0:
-            dims.append(onnx_file._varint(raw, 0)[0])
-        elif number == _DIMS and wire == _LEN:
-            at = 0
-            while at < len(raw):
-                dim, at = onnx_file._varint(raw, at)
-                dims.append(dim)
-        elif number == _TYPE and wire == 0:
-            kind = onnx_file._varint(raw, 0)[0]
-        elif number == _NAME and wire == _LEN:
+        if number == _DIMS and wire == protobuf.VARINT:
+            dims.append(protobuf.varint(raw, 0)[0])
+        elif number == _DIMS and wire == protobuf.LEN:
+            dims += protobuf.varints(raw)
+        elif number == _TYPE and wire == protobuf.VARINT:
+            kind = protobuf.varint(raw, 0)[0]
+        elif number == _NAME and wire == protobuf.LEN:
             name = bytes(raw).decode()
-        elif number in (_RAW, _FLOATS, _DOUBLES) and wire == _LEN and len(raw) >= LEAST:
+        elif number in (_RAW, _FLOATS, _DOUBLES) and wire == protobuf.LEN and len(raw) >= LEAST:
             runs.append((number, start - len(raw), len(raw)))
     for number, at, size in runs:
         item = {_FLOATS: 4, _DOUBLES: 8}.get(number) or min(8, _ITEM.get(kind, 1))

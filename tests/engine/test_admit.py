@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edged.engine import admit, onnx_file, onnx_write
+from edged.engine import admit, onnx_file, onnx_write, protobuf
 from edged.errors import EdgedError, Refused
 
 
 def field(number, payload):
-    return onnx_file._field(number, payload)
+    return protobuf.block(number, payload)
 
 
 def spoil(model, change):

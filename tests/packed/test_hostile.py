@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from edged import packed
+from edged.engine.protobuf import leb128
 from edged.errors import Corrupt, Refused
-from edged.packed import container
 from edged.packed.rangecoder import Decoder
 
 from .made import model, samples
@@ -74,7 +74,7 @@ def lengths_swapped(data, rng):
     at, lengths = opened(data)
     i, j = rng.randrange(5), rng.randrange(5)
     lengths[i], lengths[j] = lengths[j], rng.choice((lengths[i], 1 << rng.randrange(40), 0))
-    head = data[: start_of_lengths(data)] + b"".join(map(container._number, lengths))
+    head = data[: start_of_lengths(data)] + b"".join(map(leb128, lengths))
     rest = data[at + 4 :]
     covered = zlib.crc32(rest[: lengths[2] + lengths[3]], zlib.crc32(head))
     return head + covered.to_bytes(4, "little") + rest
@@ -123,7 +123,7 @@ def test_a_flipped_bit_anywhere_is_found():
 def test_a_length_that_is_forged_allocates_nothing():
     data = packed.pack(model(w=samples()["weights"]))
     at, lengths = opened(data)
-    huge = data[:36] + b"".join(map(container._number, [1 << 29, 5, 1 << 30, 1 << 30, 1 << 30])) + data[at:]
+    huge = data[:36] + b"".join(map(leb128, [1 << 29, 5, 1 << 30, 1 << 30, 1 << 30])) + data[at:]
     tracemalloc.start()
     try:
         assert not survives(huge, most=1 << 30)

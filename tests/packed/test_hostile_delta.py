@@ -7,8 +7,9 @@ import zlib
 
 import pytest
 
+from edged.engine.protobuf import leb128
 from edged.errors import Corrupt, Refused
-from edged.packed import container, delta
+from edged.packed import delta
 from edged.packed.rangecoder import Encoder
 
 from .pairs import corpus
@@ -99,7 +100,7 @@ def test_a_delta_cut_anywhere_is_corrupt(name):
 
 def sealed(data, lengths, side):
     """A delta of nothing but a side stream, with the head of another and a right checksum."""
-    head = data[:68] + b"".join(map(container._number, (*lengths, len(side), 0)))
+    head = data[:68] + b"".join(map(leb128, (*lengths, len(side), 0)))
     return head + zlib.crc32(side, zlib.crc32(head)).to_bytes(4, "little") + side
 
 
@@ -120,7 +121,7 @@ def test_lengths_that_are_forged_allocate_nothing():
             side.number(name, value)
         bombs.append(sealed(data, (1 << 29, 0, 0), side.finish()))
     at, _ = opened(data)
-    bombs.append(data[:68] + b"".join(map(container._number, [1 << 29, 5, 1 << 30, 1 << 30, 1 << 30])) + data[at:])
+    bombs.append(data[:68] + b"".join(map(leb128, [1 << 29, 5, 1 << 30, 1 << 30, 1 << 30])) + data[at:])
     for bomb in bombs:
         tracemalloc.start()
         try:
