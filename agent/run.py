@@ -35,6 +35,7 @@ from edged.errors import Corrupt, EdgedError, Refused, Unavailable
 from edged.wire import messages, topics
 from edged.wire.link import Link, Message, Will
 from edged.wire.messages import MAX_FRAME_BYTES, Desired, FrameHeader, FrameReceipt
+from edged.wire.signature import SIGNED
 
 if TYPE_CHECKING:
     from agent.source import Shot
@@ -366,7 +367,7 @@ class Agent:
 
     def _publish(self, leaf: str, payload: bytes, *, retain: bool) -> None:
         topic, properties = topics.cam(self.site, self.camera, leaf), None
-        if leaf == "model/reported" and self._signer is not None:
+        if leaf in SIGNED and self._signer is not None:
             properties = self._signer.properties(topic, payload)
         self._link.publish(topic, payload, properties=properties, retain=retain)
 

@@ -31,7 +31,7 @@ from edged.storage.store import Store
 from edged.wire import messages, topics
 from edged.wire.link import Link, Message
 from edged.wire.messages import Frame, FrameReceipt, Reported, Want
-from edged.wire.signature import Verifier
+from edged.wire.signature import SIGNED, Verifier
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class BoxRules:
     rate_bytes_per_s: int
     stats_interval_s: float
     auto: bool = True  # releases start by themselves
-    reports_ca: bytes = b""  # PEM; reports on models count only if they are signed by a camera of it; b"" = all count
+    reports_ca: bytes = b""  # PEM; info and reports on models count only if a camera of it signed them; b"" = all count
     revoked: Path | None = None  # the list of revoked certificates of that CA, where it lies once there is one
     home: homeassistant.Rules = field(default_factory=homeassistant.Rules)
 
@@ -70,7 +70,7 @@ class Box:
         self.conductor = Conductor(store, repo, rules.rollout, rules.auto)
         self._verifier = Verifier(rules.reports_ca, rules.revoked) if rules.reports_ca else None
         self._words: dict[tuple[str, str, str], tuple[Reported, float, bool | None]] = {}  # not yet written
-        self._doubted: dict[str, str] = {}  # cameras whose last report did not verify, and why
+        self._doubted: dict[tuple[str, str], str] = {}  # cameras whose last word of a kind did not verify, and why
         alarms.clear(store, alarms.UNSIGNED)  # retained ones come again, and raise it again
         self._freshness = Freshness(store, repo, clock)
         self._fanout = fanout.Fanout(deliver.Pacer(rules.rate_bytes_per_s, clock), clock, link.backlog)
@@ -192,21 +192,14 @@ class Box:
         cameras.set_online(self._store, camera, message.payload == b"online")
 
     def _info(self, camera: str, leaf: str, message: Message) -> None:
+        self._require_signed(camera, leaf, message)
         cameras.set_info(self._store, camera, messages.decode(message.payload, messages.CameraInfo))
 
     def _stats(self, camera: str, leaf: str, message: Message) -> None:
         cameras.set_stats(self._store, camera, messages.decode(message.payload, messages.CameraStats))
 
     def _reported(self, camera: str, leaf: str, message: Message) -> None:
-        now, signed = self._clock.now(), None
-        if self._verifier is not None:
-            try:
-                self._verifier.check(camera, message.topic, message.payload, message.properties, now)
-            except Refused as e:
-                self._doubt(camera, str(e))
-                raise Refused(str(e), code=f"report_{e.code}") from e
-            self._doubt(camera, "")
-            signed = True
+        now, signed = self._clock.now(), self._require_signed(camera, leaf, message)
         reported = messages.decode(message.payload, Reported)
         key = camera, reported.job, reported.status
         self._words.pop(key, None)
@@ -225,15 +218,29 @@ class Box:
                     log.debug("%s: %s", camera, ignored)
         self._words.clear()
 
-    def _doubt(self, camera: str, why: str) -> None:
-        """An alarm stands for as long as some camera's last report did not verify."""
-        if self._doubted.get(camera, "") == why:
+    def _require_signed(self, camera: str, leaf: str, message: Message) -> bool | None:
+        """True: by that camera; None: no signature is asked for. Raises Refused, and an alarm stands from then on."""
+        if self._verifier is None:
+            return None
+        try:
+            self._verifier.check(camera, message.topic, message.payload, message.properties, self._clock.now())
+        except Refused as e:
+            self._doubt(camera, leaf, str(e))
+            raise Refused(str(e), code=f"{SIGNED[leaf]}_{e.code}") from e
+        self._doubt(camera, leaf, "")
+        return True
+
+    def _doubt(self, camera: str, leaf: str, why: str) -> None:
+        """An alarm stands for as long as the last of some camera's words that it must sign did not verify."""
+        if self._doubted.get((camera, leaf), "") == why:
             return
-        self._doubted[camera] = why
-        doubted = [text for _, text in sorted(self._doubted.items()) if text]
+        self._doubted[camera, leaf] = why
+        doubted = [(of, text) for (of, _), text in sorted(self._doubted.items()) if text]
         if doubted:
-            more = f"; and {len(doubted) - 1} other cameras" if len(doubted) > 1 else ""
-            alarms.sound(self._store, alarms.UNSIGNED, f"{doubted[0]}{more}: it counts for no rollout")
+            first, text = doubted[0]
+            others = len({of for of, _ in doubted} - {first})
+            more = f"; and {others} other cameras" if others else ""
+            alarms.sound(self._store, alarms.UNSIGNED, f"{text}{more}: it counts for no rollout")
         else:
             alarms.clear(self._store, alarms.UNSIGNED)
 

@@ -263,7 +263,7 @@ class Rollout(Section, frozen=True):
     max_slowdown: Ratio = 0.5
     max_shift: Ratio = 0.7  # distance of their histograms of confidence
     min_regions: Annotated[int, Meta(ge=1)] = 20  # from which on agreement and shift count
-    signed_receipts: bool = True  # cameras' words on models count only if signed with their certificate's key
+    signed_receipts: bool = True  # what cameras say of themselves and models counts only if signed by their key
     rate_bytes_per_s: int | str = "30MB"
 
 

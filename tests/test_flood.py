@@ -18,6 +18,7 @@ from edged.storage.seal import read_key
 from edged.storage.store import Store
 from edged.wire import messages, topics
 from edged.wire.messages import CameraInfo, CameraStats, FrameHeader, FrameReceipt
+from edged.wire.signature import Signer
 from edged.workers import Workers
 from tests.memory_link import MemoryBroker
 from tests.site import SITE, FakeClock, Scrubber
@@ -31,11 +32,11 @@ EACH = 8
 class House:
     """A box on an in-memory cable with real threads of ingest, and cameras that are only their topics."""
 
-    def __init__(self, folder, limits: Limits) -> None:
+    def __init__(self, folder, limits: Limits, **sections) -> None:
         self.clock, self.broker = FakeClock(), MemoryBroker()
-        sites.create(folder, sites.NewSite(SITE, ("a", "b"), HONEST), self.clock)
+        sites.create(folder, sites.NewSite(SITE, ("a", "b"), (*HONEST, "flood")), self.clock)
         config = check({"server": {"site": SITE, "data_dir": str(folder)}, "task": {"classes": ["a", "b"]},
-                        "storage": {"min_free": 0}})  # fmt: skip
+                        "storage": {"min_free": 0}} | sections)  # fmt: skip
         self.store = Store.open(folder, clock=self.clock, site_key=read_key(folder / "keys" / "storage.key"))
         repo = trust.Repository(folder / "tuf", folder / "keys" / "tuf", self.clock)
         self.box = Box(self.broker.link("server"), self.store, repo, lambda f: self.workers.submit(f),
@@ -51,6 +52,11 @@ class House:
 
     def say(self, camera, leaf, payload, properties=None):
         self.links[camera].publish(topics.cam(SITE, camera, leaf), payload, properties=properties)
+
+    def say_signed(self, camera, leaf, payload):
+        keys = self.store.data_dir / "keys"
+        signer = Signer(*((keys / f"cam-{camera}{end}").read_bytes() for end in (".pem", ".key")))
+        self.say(camera, leaf, payload, signer.properties(topics.cam(SITE, camera, leaf), payload))
 
     def send(self, camera, n, data=None, **changed):
         header = FrameHeader(f"b-{n}", 1000.0 + n, n, "b", 64, 48).to_properties()
@@ -127,8 +133,8 @@ def test_a_camera_that_says_its_birth_over_and_over_is_heard_no_more_than_it_may
     monkeypatch.setattr(cameras, "set_info", lambda store, camera, info: written.append(camera))
     info = messages.encode(CameraInfo("b", "1", "x", (), 1))
     for _ in range(FLOOD):
-        house.say("flood", "info", info)
-    house.say("gate", "info", info)
+        house.say_signed("flood", "info", info)
+    house.say_signed("gate", "info", info)
     house.step(30)
     assert written.count("flood") == TALK.burst
     assert written.count("gate") == 1

@@ -56,7 +56,7 @@ def test_a_cameras_probe_becomes_the_calibration_of_its_device(house):
     ("hardware", "device"), [("kamera-7", "kamera-7"), ("generic", "camera-gate"), ("", "camera-gate")]
 )
 def test_an_unknown_processor_is_kept_under_what_the_camera_is_called(house, hardware, device):
-    house.say("gate", "info", messages.encode(CameraInfo("b", "1", hardware, (), 1)))
+    house.say_signed("gate", "info", messages.encode(CameraInfo("b", "1", hardware, (), 1)))
     hear(house, messages.encode(probed("Imaginary 9000")))
     assert calibrations.all(house.store)[0].device == device
 

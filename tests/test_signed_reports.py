@@ -1,4 +1,4 @@
-"""The box judges rollouts on what cameras have signed, and on nothing else that is said in their name."""
+"""The box offers and judges rollouts on what cameras have signed, and on nothing else that is said in their name."""
 
 import json
 
@@ -13,7 +13,7 @@ from edged.publish import fleet
 from edged.publish.rules import DEFAULTS
 from edged.storage import alarms, audit, cameras, counters, deliveries, releases
 from edged.wire import messages, topics
-from edged.wire.messages import Reported
+from edged.wire.messages import CameraInfo, Reported
 from edged.wire.signature import Signer
 from tests.site import SITE
 from tests.test_flood import House
@@ -44,9 +44,9 @@ def report(status, number=1):
     return messages.encode(Reported("vehicle", number, "a" * 64, "release-1", status))
 
 
-def say(house, payload, *, camera="gate", key="gate", signed=None, topic=None):
+def say(house, payload, *, camera="gate", key="gate", signed=None, topic=None, leaf="model/reported"):
     """Say it as `camera`, signed by `key` over `signed` (else what is said) on `topic` (else where it is said)."""
-    to = topics.cam(SITE, camera, "model/reported")
+    to = topics.cam(SITE, camera, leaf)
     properties = {}
     if key:
         signer = Signer(*((house.keys / f"cam-{key}{end}").read_bytes() for end in (".pem", ".key")))
@@ -96,6 +96,61 @@ def test_a_report_of_one_camera_said_again_by_another_is_foreign(house):
     house.links["yard"].publish(topics.cam(SITE, "yard", "model/reported"), report("SUCCEEDED"), properties=taken)
     house.step(3)
     assert counters.get(house.store, "refused:report_foreign") == 1
+
+
+def info(takes):
+    return messages.encode(CameraInfo("b", "1.0", "generic", (), 1, takes=takes))
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ({"key": ""}, "unsigned"),
+        ({"signed": info("vehicle")}, "forged"),
+        ({"key": "yard"}, "foreign"),
+        ({"topic": topics.cam(SITE, "gate", "model/reported")}, "forged"),
+    ],
+)
+def test_nobody_else_can_have_a_camera_left_out_of_a_rollout_by_what_it_would_be(house, how, code):
+    say(house, info("vehicle"), leaf="info")
+    say(house, info("plates"), leaf="info", **how)
+    house.clock.sleep(1)
+    house.step(3)
+    assert status(house) == "QUEUED"
+    assert cameras.get(house.store, "gate").info.takes == "vehicle"
+    assert counters.get(house.store, f"refused:info_{code}") == 1
+    [alarm] = alarms.standing(house.store)
+    assert (alarm.code, alarm.text.endswith(": it counts for no rollout")) == (alarms.UNSIGNED, True)
+    assert "the info of gate" in alarm.text
+    say(house, report("IN_PROGRESS"))
+    assert alarms.stands(house.store, alarms.UNSIGNED), "a report that verifies says nothing of the info"
+    say(house, info("vehicle"), leaf="info")
+    assert not alarms.stands(house.store, alarms.UNSIGNED)
+
+
+def test_the_control_what_the_camera_itself_says_leaves_it_out(house):
+    say(house, info("plates"), leaf="info")
+    house.clock.sleep(1)
+    house.step(3)
+    assert status(house) == "CANCELED"
+    [row] = deliveries.of(house.store, 1)
+    assert "it takes models called plates" in row.detail
+    assert not alarms.stands(house.store, alarms.UNSIGNED)
+
+
+def test_a_camera_of_which_only_forged_words_came_has_not_said_what_it_is(house):
+    say(house, info("plates"), leaf="info", key="")
+    assert cameras.get(house.store, "gate").info is None
+    assert status(house) == "QUEUED"
+
+
+def test_where_no_signatures_are_asked_for_what_is_said_counts_as_before(tmp_path):
+    made = House(tmp_path / "site", Limits(), rollout={"signed_receipts": False})
+    made.say("gate", "info", info("plates"))
+    made.step(3)
+    assert cameras.get(made.store, "gate").info.takes == "plates"
+    assert not alarms.stands(made.store, alarms.UNSIGNED)
+    made.close()
 
 
 def test_a_halt_is_told_as_an_event_once(house):

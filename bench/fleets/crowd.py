@@ -93,7 +93,8 @@ class Light:
         )
         release, sha256, _ = self.runs
         info = CameraInfo("b", __version__, HARDWARE, (), 0, sha256, "colour" if sha256 else "", release)
-        self._client.publish(cam + "info", messages.encode(info), retain=True)
+        said = messages.encode(info)
+        self._client.publish(cam + "info", said, retain=True, properties=self._signer.properties(cam + "info", said))
         self._client.publish(cam + "state", b"online", retain=True)
         self._tally.online += 1
         self._due = True

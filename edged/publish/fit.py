@@ -2,7 +2,8 @@
 
 Guarantees: the same answer as the camera's own check (agent/offer.py) for hardware, model, classes, agent and size, which a
 test compares; so whom a release does not fit is not offered it, and does not count as failed. Does not guarantee that
-what the camera says of itself is true or still so: its own check, on what was signed, stays.
+what the camera says of itself is true or still so (that it was the camera who said so its signature tells: wire/signature.py):
+its own check, on what was signed, stays.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SIGNED = {"info": "info", "model/reported": "report"}  # what a camera signs, by its topic's end; a short word for each
 DOMAIN = b"edged report 1\0"  # what the key signs here, it signs nowhere else
 MOST_CERTIFICATE = 8192  # bytes of base64
 KEPT = 4096  # certificates that were looked at and need not be looked at again
@@ -95,14 +96,14 @@ class Verifier:
         signed = [value for name, value in properties if name == "sig"]
         certs = [value for name, value in properties if name == "cert"]
         if not signed and not certs:
-            raise Refused(f"a report of {camera} is not signed", code=UNSIGNED)
+            raise Refused(f"{_what(topic)} of {camera} is not signed", code=UNSIGNED)
         if len(signed) != 1 or len(certs) != 1 or len(certs[0]) > MOST_CERTIFICATE:
-            raise Refused(f"a report of {camera} has not one signature and one certificate", code=FORGED)
-        certificate = self._trusted(certs[0], camera, now)
+            raise Refused(f"{_what(topic)} of {camera} has not one signature and one certificate", code=FORGED)
+        certificate = self._trusted(certs[0], camera, f"{_what(topic)} of {camera}", now)
         if not _matches(certificate, signed[0], _text(topic, payload)):
-            raise Refused(f"the signature under a report of {camera} is not over what it says", code=FORGED)
+            raise Refused(f"the signature under {_what(topic)} of {camera} is not over what it says", code=FORGED)
 
-    def _trusted(self, text: str, camera: str, now: float) -> Certificate:
+    def _trusted(self, text: str, camera: str, what: str, now: float) -> Certificate:
         known = self._known.get(text)
         if known is None:
             known = self._known[text] = self._read(text)
@@ -110,13 +111,13 @@ class Verifier:
                 self._known.popitem(last=False)
         certificate, name = known
         if name != camera:
-            raise Refused(f"a report of {camera} is signed with the certificate of {name!r}", code=FOREIGN)
+            raise Refused(f"{what} is signed with the certificate of {name!r}", code=FOREIGN)
         at = datetime.fromtimestamp(now, UTC)
         if not certificate.not_valid_before_utc <= at <= certificate.not_valid_after_utc:
             raise Refused(f"the certificate of {camera} is not valid now", code=FOREIGN)
         self._look()
         if certificate.serial_number in self._revoked:
-            raise Refused(f"a report of {camera} is signed with a certificate that was revoked", code=REVOKED)
+            raise Refused(f"{what} is signed with a certificate that was revoked", code=REVOKED)
         return certificate
 
     def _look(self) -> None:
@@ -158,7 +159,7 @@ class Verifier:
             certificate = load_der_x509_certificate(base64.b64decode(text, validate=True))
             names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         except (ValueError, binascii.Error) as e:
-            raise Refused(f"a report carries a certificate that cannot be read: {e}", code=FORGED) from e
+            raise Refused(f"a message carries a certificate that cannot be read: {e}", code=FORGED) from e
         for authority in self._authorities:
             try:
                 certificate.verify_directly_issued_by(authority)
@@ -166,15 +167,20 @@ class Verifier:
             except (ValueError, TypeError, InvalidSignature):
                 continue
         else:
-            raise Refused("a report carries a certificate of another authority", code=FOREIGN)
+            raise Refused("a message carries a certificate of another authority", code=FOREIGN)
         try:
             if certificate.extensions.get_extension_for_class(BasicConstraints).value.ca:
-                raise Refused("a report is signed by an authority, not by a camera", code=FOREIGN)
+                raise Refused("a message is signed by an authority, not by a camera", code=FOREIGN)
         except (ExtensionNotFound, ValueError):
             pass
         if len(names) != 1:
-            raise Refused("a report carries a certificate without one name", code=FOREIGN)
+            raise Refused("a message carries a certificate without one name", code=FOREIGN)
         return certificate, str(names[0].value)
+
+
+def _what(topic: str) -> str:
+    """For a sentence: which of a camera's words."""
+    return next((f"the {word}" for end, word in SIGNED.items() if topic.endswith(f"/{end}")), "a message")
 
 
 def _text(topic: str, payload: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""A camera signs what it says of its models with the key that it connects by; a broker hands that on as it came."""
+"""A camera signs what it says of itself and its models with the key that it connects by; a broker hands that on as it came."""
 
 import pytest
 
@@ -28,18 +28,19 @@ def settings(keys, make, **more):
     return Settings(**(given | {name: str(keys / file) for name, file in files.items()} | more))
 
 
-def test_every_report_of_an_update_is_signed_and_nothing_else_is(site, keys, make):
+def test_what_it_is_and_every_report_of_an_update_is_signed_and_nothing_else_is(site, keys, make):
     agent = site.start()
     agent._signer = cli._signer(settings(keys, make))
     site.install()
     verifier = Verifier((keys / "ca.pem").read_bytes())
-    topic = topics.cam(make.SITE, make.CAMERA, "model/reported")
     said = [m for name, m in site.broker.log if name == make.CAMERA]
-    reports = [m for m in said if m.topic == topic]
-    assert len(reports) >= 2
-    for m in reports:
-        verifier.check(make.CAMERA, m.topic, m.payload, m.properties, site.clock.now())
-    assert not [m for m in said if m.topic != topic and "sig" in dict(m.properties)]
+    signing = {topics.cam(make.SITE, make.CAMERA, leaf) for leaf in ("info", "model/reported")}
+    for topic in signing:
+        words = [m for m in said if m.topic == topic]
+        assert len(words) >= 2, topic
+        for m in words:
+            verifier.check(make.CAMERA, m.topic, m.payload, m.properties, site.clock.now())
+    assert not [m for m in said if m.topic not in signing and "sig" in dict(m.properties)]
 
 
 def test_without_a_key_nothing_is_signed_and_one_that_cannot_be_read_is_named(keys, make, tmp_path):
