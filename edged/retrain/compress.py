@@ -23,7 +23,7 @@ from torch import nn
 from edged import chain
 from edged.clock import Clock
 from edged.errors import Corrupt, Refused
-from edged.retrain import export, folder, intake, measure, methods, pictures, source, train, zoo
+from edged.retrain import export, folder, intake, measure, methods, pictures, source, weights_file, zoo
 from edged.retrain.jobs import CompressJob, Progress
 
 
@@ -118,7 +118,7 @@ def network(weights: bytes) -> tuple[nn.Module, str]:
     """The network that a weights file was made of, ready to be trained, and its name. Raises Corrupt."""
     try:
         tensors = load_tensors(weights)
-        name, px, classes = json.loads(train._header(weights)["edged"])
+        name, px, classes = json.loads(weights_file.metadata(weights)["edged"])
         net = zoo.build(name, len(classes), px)
         net.load_state_dict(tensors)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as e:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edged.engine import feed
 from edged.engine.onnx_file import Takes
 from edged.errors import Corrupt, Refused
-from edged.retrain import windows
+from edged.retrain import weights_file, windows
 
 Array = NDArray[Any]
 VERSION = 1
@@ -293,9 +293,7 @@ def read(data: bytes) -> Network:
 
     try:
         tensors = load(data)
-        size = int.from_bytes(data[:8], "little")
-        text = msgspec.json.decode(data[8 : 8 + size])["__metadata__"]["edged.integer"]
-        head = msgspec.json.decode(text, type=_Head)
+        head = msgspec.json.decode(weights_file.metadata(data)["edged.integer"], type=_Head)
     except (SafetensorError, KeyError, TypeError, ValueError) as e:
         raise Corrupt(f"no network of integers: {e}", code="bad_model") from e
     if head.version != VERSION:

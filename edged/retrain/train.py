@@ -25,7 +25,7 @@ from torch import nn
 from edged.clock import Clock
 from edged.errors import Corrupt, Refused, Unavailable
 from edged.interval import wilson
-from edged.retrain import accelerator, export, fit, fits, measure, pictures, source, untaught, zoo
+from edged.retrain import accelerator, export, fit, fits, measure, pictures, source, untaught, weights_file, zoo
 from edged.retrain.accelerator import CPU, Accelerator
 from edged.retrain.folder import Folder
 from edged.retrain.jobs import Progress, TrainJob
@@ -272,7 +272,7 @@ def _load(net: nn.Module, data: bytes, job: TrainJob) -> None:
     """Start values from an older model of the same network; of its last layer those of the classes it knew, by name."""
     try:
         tensors = load_tensors(data)
-        arch, _px, classes = json.loads(_header(data)["edged"])
+        arch, _px, classes = json.loads(weights_file.metadata(data)["edged"])
     except (SafetensorError, KeyError, ValueError) as e:
         raise Corrupt(f"the weights to start from do not read back: {e}", code="bad_weights") from e
     if arch != job.arch.name:
@@ -288,9 +288,3 @@ def _load(net: nn.Module, data: bytes, job: TrainJob) -> None:
                 tensors[name] = rows
     fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
     net.load_state_dict(own | fitting)
-
-
-def _header(data: bytes) -> dict[str, str]:
-    size = int.from_bytes(data[:8], "little")
-    found: dict[str, str] = json.loads(data[8 : 8 + size])["__metadata__"]
-    return found

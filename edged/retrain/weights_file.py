@@ -40,7 +40,14 @@ def check(data: bytes) -> Facts:
         raise Refused(f"not a weights file: {e}", code="bad_weights") from e
 
 
-def _check(data: bytes) -> Facts:
+def metadata(data: bytes) -> dict[str, str]:
+    """What a safetensors file says of itself. Raises ValueError or KeyError where it does not."""
+    found: dict[str, str] = _header(data)[0]["__metadata__"]
+    return found
+
+
+def _header(data: bytes) -> tuple[dict[str, Any], int]:
+    """The header, and where it ends."""
     if len(data) < 10:
         raise ValueError("it is too short")
     size = int.from_bytes(data[:8], "little")
@@ -48,7 +55,12 @@ def _check(data: bytes) -> Facts:
         raise ValueError(f"its header claims {size} bytes; {MAX_HEADER} at most")
     if 8 + size > len(data):
         raise ValueError(f"its header claims {size} bytes of {len(data)}")
-    header = json.loads(data[8 : 8 + size])
+    header: dict[str, Any] = json.loads(data[8 : 8 + size])
+    return header, 8 + size
+
+
+def _check(data: bytes) -> Facts:
+    header, end = _header(data)
     given = json.loads(header.pop("__metadata__")["edged"])
     name, px, classes = str(given[0]), int(given[1]), tuple(str(c) for c in given[2])
     wanted = nets.tensors(nets.layers(name, len(classes), px))
@@ -56,7 +68,7 @@ def _check(data: bytes) -> Facts:
     if found != wanted:
         odd = sorted({k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k)})
         raise ValueError(f"its tensors are not those of {name}: {', '.join(odd[:3])}")
-    _lie_well(header, memoryview(data)[8 + size :])
+    _lie_well(header, memoryview(data)[end:])
     return Facts(name, px, classes)
 
 
