@@ -32,8 +32,8 @@ from edged.privacy.pool import ScrubChild
 from edged.privacy.talk import Plugin, Polygon, ScrubOptions
 from edged.publish import teachers
 from edged.pulse import Pulse, PulseRules, Watched
+from edged.retrain import children
 from edged.retrain import device as devices
-from edged.retrain import jobs
 from edged.retrain.gate import GateLimits
 from edged.rules import Rules
 from edged.storage import masks, recover, repair
@@ -202,7 +202,7 @@ def run(config: Config) -> None:
             link, topic, watched, workers.submit_job, partial(touch, store), pulse_rules(config), clock
         )
         watch = Watch(store, workers.submit_job, watch_rules(config), clock)
-        asking = partial(jobs.run, look=Asked(store, clock).look)
+        asking = partial(children.run, look=Asked(store, clock).look)
         survey = Survey(store, survey_rules(config), clock, asking, repo=repo)
         loop = Loop(store, loop_rules(config), repo, clock, between=(*drift_steps(config, store, clock), survey.step))
         upkeep = Upkeep(store, site.upkeep_rules(config))

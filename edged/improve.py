@@ -20,7 +20,7 @@ from edged import due, plan
 from edged.clock import Clock
 from edged.errors import Corrupt, EdgedError, Misconfigured, Refused, Unavailable
 from edged.publish import trust
-from edged.retrain import jobs, tidy
+from edged.retrain import children, tidy
 from edged.rules import Rules
 from edged.steps import Outcome, RunJob, Steps, begun
 from edged.storage import cycles, drifts, requests
@@ -43,7 +43,7 @@ class Loop:
     rules: Rules
     repo: trust.Repository
     clock: Clock
-    run_job: RunJob = jobs.run
+    run_job: RunJob = children.run
     between: Sequence[Callable[[], object]] = ()
     _drift: Drift = field(default_factory=lambda: Drift())
 

@@ -19,7 +19,7 @@ from edged.due import Drifting
 from edged.engine import admit
 from edged.errors import Refused, Unavailable
 from edged.publish import fleet, release, teachers, trust
-from edged.retrain import calibrated, choice, fits, gate, jobs, recipes
+from edged.retrain import calibrated, children, choice, fits, gate, jobs, recipes
 from edged.retrain.report import Report
 from edged.rules import Rules
 from edged.storage import candidates, cycles, models, occasions, pins, reports, requests, snapshots, verdicts
@@ -29,7 +29,7 @@ LADDER = {"learn": "train"}  # a job's stage on the ladder, where their names di
 POINTS = 200  # of the running plot
 
 Outcome = dict[str, Any]
-RunJob = Callable[..., Outcome]  # jobs.run, or a test's stand-in with the same signature
+RunJob = Callable[..., Outcome]  # children.run, or a test's stand-in with the same signature
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Steps:
     cycle: int
     look: Callable[[], None]
     drifting: Callable[[], tuple[Drifting, ...]]
-    took: list[jobs.Used] = field(default_factory=list)  # by the jobs of the present stage
+    took: list[children.Used] = field(default_factory=list)  # by the jobs of the present stage
 
     def snapshot(self) -> Outcome:
         last_label = occasions.last_label(self.store)  # before the labels are read: a later one is new next time
@@ -328,7 +328,7 @@ class Steps:
             ):
                 curve.append((p.epoch, p.loss, p.accuracy))
             facts = {"text": p.text, "loss": p.loss, "accuracy": p.accuracy, "running": curve[-POINTS:]}
-            used = jobs.used(job_dir)
+            used = children.used(job_dir)
             facts |= {"cpu_seconds": used.cpu_seconds, "peak_bytes": used.peak_bytes}
             cycles.stage_progress(self.store, self.cycle, ladder, p.fraction, p.eta_s, facts)
 
@@ -348,7 +348,7 @@ class Steps:
                 hint=fits.instead(its.architecture, its.input_px, len(its.classes), memory or 0, stage),
             ) from e  # fmt: skip
         finally:
-            self.took.append(jobs.used(job_dir))
+            self.took.append(children.used(job_dir))
 
 
 def begun(cycle: int) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from edged.clock import Clock
 from edged.errors import EdgedError, Refused
 from edged.publish import aim, teachers, trust
-from edged.retrain import jobs
+from edged.retrain import children
 from edged.storage import disk, insights, labels, releases, supersede
 from edged.storage.insights import Insight
 from edged.storage.store import Store
@@ -67,7 +67,7 @@ class Survey:
     store: Store
     rules: Rules
     clock: Clock
-    run_job: Callable[..., dict[str, Any]] = jobs.run
+    run_job: Callable[..., dict[str, Any]] = children.run
     repo: trust.Repository | None = None  # vouches for the teacher; None: none is asked
     _next: float = 0.0
     _aside: dict[str, tuple[float, float]] = field(default_factory=dict)  # until when, and for how long it was

@@ -2,7 +2,7 @@
 
 Real: store, seal, catalogue, ingest, box, TUF repository, rollout, agents with spool, slots, self-test, updater. Stood in
 for: the cable (MemoryLink, which passes the suite of tests/wire), process borders (scrubbing happens in this process by
-the child's own code) and training (`learn` below has the signature of `jobs.run`, makes a real ONNX file).
+the child's own code) and training (`learn` below has the signature of `children.run`, makes a real ONNX file).
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def classifier(threshold: float = 115.0) -> bytes:
 
 
 class Learn:
-    """Stands in for `jobs.run`: its "training" is a choice of threshold, its re-test is real on the real hold-out."""
+    """Stands in for `children.run`: its "training" is a choice of threshold, its re-test is real on the real hold-out."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

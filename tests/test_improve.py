@@ -894,7 +894,7 @@ def test_old_jobs_are_cleared_and_bulk_never_stays(site):
 
 def test_what_a_stage_took_is_kept_with_its_outcome(site, monkeypatch):
     site.see(60)
-    monkeypatch.setattr(steps.jobs, "used", lambda folder: steps.jobs.Used(2.5, 300_000_000))
+    monkeypatch.setattr(steps.children, "used", lambda folder: steps.children.Used(2.5, 300_000_000))
     site.cycle()
     assert (site.outcome("train")["cpu_seconds"], site.outcome("retest")["peak_bytes"]) == (2.5, 300_000_000)
     assert "cpu_seconds" not in site.outcome("gate")

@@ -7,7 +7,7 @@ from safetensors.numpy import save
 from edged import survey
 from edged.errors import Corrupt, Misconfigured, Refused, Unavailable
 from edged.publish import teachers, trust
-from edged.retrain import jobs
+from edged.retrain import children, jobs
 from edged.storage import Store, brought, frames, insights, labels, models, objects, releases, seal
 from edged.survey import AGAIN, LOOK_S, Rules, Survey
 from edged.wire.messages import Frame, FrameHeader, Region
@@ -324,7 +324,7 @@ def test_a_real_child_looks_and_a_teacher_that_is_no_model_costs_nothing_but_its
     good = made.crops(3, jpeg)
     bad = made.crops(1)
     made.teacher(b"MZ this is no model")
-    made.survey.run_job = jobs.run
+    made.survey.run_job = children.run
     made.clock.sleep(700)
     said = made.survey.step()
     assert said.startswith("the survey failed; teacher")
@@ -369,7 +369,7 @@ def test_a_real_child_leaves_answers_features_and_a_teachers_labels(tmp_path):
         ids += made.crops(1, cv2.imencode(".jpg", image)[1].tobytes())
     model = made.release(network(40, ("busy", "free")))
     teacher = made.teacher(network(8, ("lorry", "busy", "free")))
-    made.survey.run_job = jobs.run
+    made.survey.run_job = children.run
     made.clock.sleep(700)
     said = made.survey.step()
     assert said.startswith("looked at 3 of 3 crops")

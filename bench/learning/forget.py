@@ -27,11 +27,11 @@ from bench.learning.site import Site
 from bench.learning.worlds import World, cnrpark, drawn, dusk, pklot, rain, share
 from edged import site as sites
 from edged.improve import Loop
-from edged.retrain import jobs
+from edged.retrain import children
 from edged.storage import cycles, releases
 
 ARRIVE = 0.5  # share of a world that comes in
-RUN_JOB = jobs.run
+RUN_JOB = children.run
 
 
 def car_parks(folder: Path, lots: Path | None) -> list[World]:

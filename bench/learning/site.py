@@ -24,7 +24,7 @@ from edged.clock import SystemClock
 from edged.config import Config, load
 from edged.daemon import loop_rules
 from edged.errors import Refused
-from edged.retrain import jobs
+from edged.retrain import children, jobs
 from edged.rules import Rules
 from edged.steps import RunJob
 from edged.storage import frames, insights, kin, labels, models, samples, snapshots
@@ -64,7 +64,7 @@ class Site:
     def __init__(
         self, folder: Path, classes: Sequence[str], cameras: Sequence[str], *, px: int = 64,
         architecture: str = "mobilenet-0.25", epochs: int = 14, block_s: float = 900, holdout: float = 0.25, extra: str = "",
-        run_job: RunJob = jobs.run,
+        run_job: RunJob = children.run,
     ) -> None:  # fmt: skip
         self.run_job = run_job
         self.clock = SystemClock()
@@ -209,14 +209,14 @@ class Site:
 
 
 def inside(stage: str, job: Mapping[str, Any], job_dir: Path, **_: Any) -> dict[str, Any]:
-    """A stage in this process, with jobs.run's signature: for many short ones, where importing torch would cost the most.
+    """A stage in this process, with children.run's signature: for many short ones, where importing torch would cost the most.
 
     A re-test has a child all the same: its device's limits would stay with this process.
     """
     from edged.retrain import __main__ as child
 
     if stage in ("trial", "retest"):
-        return jobs.run(stage, job, job_dir, nice=0)
+        return children.run(stage, job, job_dir, nice=0)
     job_dir.mkdir(parents=True, exist_ok=True)
     (job_dir / "job.json").write_bytes(msgspec.json.encode(jobs.check(stage, job)))
     result: dict[str, Any] = msgspec.to_builtins(child._stage(stage, job_dir))

@@ -324,7 +324,7 @@ def model_prune(context: Context, dry_run: bool, author: str) -> None:
     blocked, nor a candidate of the last cycles (docs/models.md). Exits 75 while a cycle or another job is at work.
     """
     from edged.clock import SystemClock
-    from edged.retrain import jobs
+    from edged.retrain import children
     from edged.site import open_repository
     from edged.storage import keeping
     from edged.web import words
@@ -337,7 +337,7 @@ def model_prune(context: Context, dry_run: bool, author: str) -> None:
         if dry_run:
             found = keeping.unneeded(store, vouched)
         else:
-            with jobs.alone(str(config.data_dir)):  # a job puts files before it says so
+            with children.alone(str(config.data_dir)):  # a job puts files before it says so
                 found = keeping.prune(store, vouched, author)
     size = sum(f.size for f in found)
     what = f"{words.count(len(found), 'file')}, {words.size(size)}"

@@ -94,10 +94,10 @@ def _in_child(asked: Any, progress: Callable[[Progress], None]) -> dict[str, Any
     import msgspec
 
     from edged.clock import SystemClock
-    from edged.retrain import jobs
+    from edged.retrain import children
 
     job = msgspec.to_builtins(asked.job)
-    return jobs.run("train", job, asked.job_dir, clock=SystemClock(), progress=progress, nice=10)
+    return children.run("train", job, asked.job_dir, clock=SystemClock(), progress=progress, nice=10)
 
 
 def _finish(context: Context, asked: Any, result: dict[str, Any]) -> list[str]:

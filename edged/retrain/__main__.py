@@ -17,7 +17,7 @@ import safetensors
 from edged import durable
 from edged.clock import SystemClock
 from edged.errors import EXIT_FOUND_BAD, EdgedError, Refused, Unavailable
-from edged.retrain import device, jobs, limits
+from edged.retrain import children, device, jobs, limits
 from edged.storage import disk
 
 
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("stage", choices=sorted(jobs.KINDS))
     parser.add_argument("job_dir", type=Path)
-    parser.add_argument("--nice", type=int, default=jobs.NICE)
+    parser.add_argument("--nice", type=int, default=children.NICE)
     parser.add_argument("--parent", type=int, default=0, help="die with this process")
     parser.add_argument("--memory", type=int, default=0, help="RLIMIT_DATA in bytes; 0 = no limit")
     args = parser.parse_args(argv)
@@ -56,7 +56,7 @@ def _named(e: Exception, job_dir: Path) -> EdgedError | None:
     if any(word in str(e) for word in _NO_ROOM):
         return Unavailable(f"disk full: {e}", code="disk_full", hint="free space on the disk")
     short = isinstance(e, MemoryError) or (isinstance(e, OSError) and e.errno == errno.ENOMEM)
-    if short or any(word in str(e) for word in jobs.NO_MEMORY):
+    if short or any(word in str(e) for word in children.NO_MEMORY):
         return Unavailable("not enough memory for this stage", code="no_memory", hint="raise [train] max_memory")
     return None
 

@@ -1,7 +1,7 @@
 """The other end of a `worker.py` process: starts it, gives it orders, notices that it died.
 
 Guarantees: a process that is dead or was never started is Died, with how it ended, never a wait without end; it ends with
-the thread that started it. Does not guarantee a limit of time for one order: `jobs.run` watches over the whole stage.
+the thread that started it. Does not guarantee a limit of time for one order: `children.run` watches over the whole stage.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Hand:
 
 
 def environment(job: RetestJob) -> dict[str, str]:
-    """The device's instruction set and one thread, for a process that is not started by `jobs.run`."""
+    """The device's instruction set and one thread, for a process that is not started by `children.run`."""
     env = {k: v for k, v in os.environ.items() if k not in device.CAPS}
     env |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     return env | device.find(job.device).environment()

@@ -32,7 +32,7 @@ def run(
     finish: Callable[[order.Order, dict[str, Any]], None],
 ) -> bool:
     """`make`, `said`, `progress` and `finish` are called by the first process only. False in the others."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # jobs.py says why
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # children.py says why
     signal.signal(signal.SIGTERM, _stopped)
     with ExitStack() as held:
         group = held.enter_context(spread.joined())

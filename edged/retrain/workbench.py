@@ -20,7 +20,7 @@ from typing import Any
 from edged import chain, durable, packed
 from edged.clock import Clock
 from edged.errors import Misconfigured, Refused
-from edged.retrain import bring, folder, jobs
+from edged.retrain import bring, children, folder
 from edged.retrain.jobs import Progress
 
 MODELS, JOBS = "models", "job"
@@ -78,7 +78,7 @@ class Workbench:
     def run(
         self, stage: str, model: Model, name: str, progress: Callable[[Progress], None], clock: Clock, **fields: Any
     ) -> dict[str, Any]:
-        """One stage on `model` with more fields of its job. Raises what jobs.run raises."""
+        """One stage on `model` with more fields of its job. Raises what children.run raises."""
         job = {
             "data_dir": str(self.out), "folder": str(self.data), "test": str(self.test or ""), "classes": list(model.classes),
             "sha256": model.sha256, "threads": self.threads, **fields,
@@ -88,7 +88,7 @@ class Workbench:
         words = f"{stage} {name} {model.sha256} {self.digest}"
         place = self.out / JOBS / f"{stage}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
         place.mkdir(parents=True, exist_ok=True)
-        return jobs.run(stage, job, place, clock=clock, progress=progress, nice=10)
+        return children.run(stage, job, place, clock=clock, progress=progress, nice=10)
 
 
 def bring_in(path: Path, out: Path, classes: Sequence[str] = ()) -> Model:

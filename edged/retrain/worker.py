@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Struct
 
 from edged.errors import Corrupt, EdgedError, Refused
-from edged.retrain import device, jobs, limits
+from edged.retrain import children, device, limits
 from edged.retrain.jobs import RetestJob
 from edged.retrain.pictures import Crop
 
@@ -64,7 +64,7 @@ class Reply(Struct, frozen=True):
     def error(self) -> EdgedError | None:
         if not self.family:
             return None
-        return jobs.FAMILIES.get(self.family, Corrupt)(self.message, code=self.code, hint=self.hint)
+        return children.FAMILIES.get(self.family, Corrupt)(self.message, code=self.code, hint=self.hint)
 
 
 def put(file: IO[bytes], value: Struct) -> None:
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m edged.retrain.worker", description="edged starts this by itself.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--core", type=int, default=-1)
-    parser.add_argument("--nice", type=int, default=jobs.TRIAL_NICE)
+    parser.add_argument("--nice", type=int, default=children.TRIAL_NICE)
     parser.add_argument("--timed", action="store_true", help="with the device's share of the core")
     parser.add_argument("--parent", type=int, default=0, help="die with this process")
     args = parser.parse_args(argv)

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from edged.cli.main import main
-from edged.retrain import jobs, workbench
+from edged.retrain import children, jobs, workbench
 from tests.cli.test_train import fill
 
 
@@ -59,7 +59,7 @@ def here(monkeypatch):
         (job_dir / "result.json").write_bytes(msgspec.json.encode(found))
         return msgspec.to_builtins(found)
 
-    monkeypatch.setattr(jobs, "run", run)
+    monkeypatch.setattr(children, "run", run)
     return ran
 
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from edged.cli import train as verb
 from edged.cli.main import main
-from edged.retrain import jobs, order, plot, recipes
+from edged.retrain import children, jobs, order, plot, recipes
 
 LENET = ["--model", "lenet-5", "--threads", "1"]
 
@@ -50,7 +50,7 @@ def here(monkeypatch, tmp_path):
         (job_dir / "result.json").write_bytes(msgspec.json.encode(found))
         return msgspec.to_builtins(found)
 
-    monkeypatch.setattr(jobs, "run", run)
+    monkeypatch.setattr(children, "run", run)
     return runs
 
 
@@ -89,7 +89,7 @@ def test_an_interrupted_run_says_that_the_same_command_goes_on(data, tmp_path, m
     def run(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs, "run", run)
+    monkeypatch.setattr(children, "run", run)
     found = CliRunner().invoke(main, ["train", "--data", str(data), *LENET, "-o", str(tmp_path / "out")])
     assert (found.exit_code, "interrupted; the same command goes on" in found.stderr) == (130, True)
 
@@ -100,7 +100,7 @@ def test_where_no_bar_can_be_drawn_how_far_it_is_comes_line_by_line(data, tmp_pa
             progress(jobs.Progress(share, 90.0 if epoch else None, text, epoch, accuracy=0.5 if epoch else None))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs, "run", run)
+    monkeypatch.setattr(children, "run", run)
     asked = ["train", "--data", str(data), *LENET, "-o", str(tmp_path / "out")]
     lines = CliRunner().invoke(main, asked).stderr.splitlines()
     assert lines[:3] == [
@@ -127,7 +127,7 @@ def test_reading_the_pictures_is_within_the_minutes_too(data, tmp_path, monkeypa
     def run(stage, job, job_dir, *, progress, clock, nice):
         train.run(jobs.check(stage, job), job_dir, clock=Hasty(), progress=progress)
 
-    monkeypatch.setattr(jobs, "run", run)
+    monkeypatch.setattr(children, "run", run)
     code, _, words = small(data, tmp_path / "out", "--minutes", 1)
     error = json.loads(words.splitlines()[-1])["error"]
     assert (code, error["code"]) == (75, "out_of_time")

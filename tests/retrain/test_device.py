@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from edged.errors import Refused
-from edged.retrain import device, gate, jobs, train
+from edged.retrain import children, device, gate, jobs, train
 from edged.retrain.report import Report
 
 SMALL = {"arch": {"name": "lenet-5", "input_px": 32}, "epochs": 10, "lr": 0.003, "epoch_least": 400}
@@ -19,7 +19,7 @@ def trained(filled, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["raspberry-pi-zero", "ti-c66x"])
 def test_a_device_whose_speed_nobody_published_is_tested_and_not_passed(filled, trained, tmp_path, name):
-    result = jobs.run("trial", filled.job(sha256=trained, device=name, seconds=0.2), tmp_path)
+    result = children.run("trial", filled.job(sha256=trained, device=name, seconds=0.2), tmp_path)
     report = msgspec.convert(result, Report)
     print(name, report.accuracy.accuracy, report.fps_device.how)
     assert report.accuracy.accuracy > 0.8
@@ -32,14 +32,14 @@ def test_a_device_whose_speed_nobody_published_is_tested_and_not_passed(filled, 
 @pytest.mark.slow
 def test_a_network_that_the_stick_does_not_take_is_refused_by_its_re_test(filled, trained, tmp_path):
     with pytest.raises(Refused, match="takes MobileNet-class networks only"):
-        jobs.run("trial", filled.job(sha256=trained, device="movidius-ma2450", seconds=0.2), tmp_path)
+        children.run("trial", filled.job(sha256=trained, device="movidius-ma2450", seconds=0.2), tmp_path)
 
 
 @pytest.mark.slow
 def test_a_share_of_a_core_makes_the_walls_time_longer_and_is_told(filled, trained, tmp_path):
     whole, slow = (
         msgspec.convert(
-            jobs.run("trial", filled.job(sha256=trained, seconds=0.2, quota=share), tmp_path / str(share)), Report
+            children.run("trial", filled.job(sha256=trained, seconds=0.2, quota=share), tmp_path / str(share)), Report
         )
         for share in (0, 0.1)
     )

@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from edged.clock import SystemClock
 from edged.errors import Corrupt, Refused, Unavailable
-from edged.retrain import crew, gate, jobs, measure, pictures, retest, source, task, trial
+from edged.retrain import children, crew, gate, jobs, measure, pictures, retest, source, task, trial
 from edged.retrain.report import Pinned, Report
 from edged.retrain.task import Task
 from edged.retrain.worker import Reply
@@ -61,7 +61,7 @@ def test_slices_and_processes_change_nothing_in_the_answers(filled, pair, tmp_pa
         imposed=("one core (affinity)",),
     )
     told = []
-    spread = jobs.run(
+    spread = children.run(
         "retest", job(filled, pair, baseline=base, workers=2), tmp_path / "r", progress=told.append, nice=0
     )
     assert set(spread["reports"]) == set(pair)
@@ -127,7 +127,7 @@ def test_a_model_whose_weights_are_not_numbers_is_counted_and_refused(filled, pu
 
 def test_a_candidate_with_other_classes_is_refused_and_the_others_go_on(filled, put, pair, tmp_path):
     strange = put(source.with_metadata(brightness(0.1), {source.CLASSES: '["box", "disc"]'}))
-    found = jobs.run("retest", job(filled, [strange, pair[0]], workers=1), tmp_path / "r", nice=0)
+    found = children.run("retest", job(filled, [strange, pair[0]], workers=1), tmp_path / "r", nice=0)
     assert list(found["reports"]) == [pair[0]]
     assert "the model answers with box, disc; this site's classes are disc, box" in found["refused"][strange]
 

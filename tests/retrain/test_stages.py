@@ -16,7 +16,7 @@ from edged import engine
 from edged.clock import SystemClock
 from edged.engine import patterns, preprocess
 from edged.errors import Corrupt, Refused, Unavailable
-from edged.retrain import compress, device, export, gate, jobs, measure, source, task, train, trial, zoo
+from edged.retrain import children, compress, device, export, gate, jobs, measure, source, task, train, trial, zoo
 from edged.retrain.report import Report
 
 SMALL = {"arch": {"name": "lenet-5", "input_px": 32}, "epochs": 10, "lr": 0.003, "epoch_least": 400}
@@ -197,38 +197,38 @@ def test_every_profile_says_what_it_does_not_cover():
 def test_a_trial_in_its_child_runs_capped_on_one_core_and_is_not_run_twice(filled, trained, tmp_path, monkeypatch):
     told = []
     job = filled.job(sha256=trained.sha256, seconds=0.2)
-    result = jobs.run("trial", job, tmp_path / "t", progress=told.append)
+    result = children.run("trial", job, tmp_path / "t", progress=told.append)
     report = msgspec.convert(result, Report)
     assert report.accuracy.accuracy > 0.8
     assert told[-1].fraction > 0.3
     assert json.loads((tmp_path / "t/job.json").read_text())["device"] == "atom-x5-e3940"
     monkeypatch.setattr(subprocess, "Popen", None)  # a second child would fail here
-    assert jobs.run("trial", job, tmp_path / "t") == result
+    assert children.run("trial", job, tmp_path / "t") == result
 
 
 def test_another_job_in_the_same_directory_starts_clean(site, tmp_path):
     site.fill(4)
     for sha in ("1" * 64, "2" * 64):
         with pytest.raises(Refused, match=sha[:12]):
-            jobs.run("trial", site.job(sha256=sha), tmp_path / "t")
+            children.run("trial", site.job(sha256=sha), tmp_path / "t")
     assert json.loads((tmp_path / "t/error.json").read_text())["family"] == "Refused"
 
 
 def test_a_refusal_in_the_child_is_a_refusal_here(site, tmp_path):
     site.fill(12, only="disc")
     with pytest.raises(Refused, match=r"too few labelled crops to train on: \d+ of at least 40") as e:
-        jobs.run("train", site.job(**SMALL), tmp_path / "t")
+        children.run("train", site.job(**SMALL), tmp_path / "t")
     assert e.value.code == "too_few"
     assert "label more" in e.value.hint
 
 
 def test_a_job_that_makes_no_sense_never_starts_a_child(filled, tmp_path):
     with pytest.raises(Refused, match="epochs"):
-        jobs.run("train", filled.job(epochs=0), tmp_path / "t")
+        children.run("train", filled.job(epochs=0), tmp_path / "t")
     with pytest.raises(Refused, match="known: train, learn, survey, reuse, compress, search, trial"):
-        jobs.run("dance", filled.job(), tmp_path / "t")
+        children.run("dance", filled.job(), tmp_path / "t")
     with pytest.raises(Refused, match="toaster"):
-        jobs.run("trial", filled.job(sha256="0" * 64, device="toaster"), tmp_path / "t")
+        children.run("trial", filled.job(sha256="0" * 64, device="toaster"), tmp_path / "t")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_job_that_makes_no_sense_never_starts_a_child(filled, tmp_path):
 def test_a_child_that_ends_badly_is_told_in_words(filled, tmp_path, monkeypatch, code, family, words):
     fake(monkeypatch, tmp_path, code)
     with pytest.raises(family, match=words):
-        jobs.run("train", filled.job(), tmp_path / "t")
+        children.run("train", filled.job(), tmp_path / "t")
 
 
 def test_a_child_that_does_not_end_is_killed_at_the_limit(filled, tmp_path, monkeypatch):
@@ -251,9 +251,9 @@ def test_a_child_that_does_not_end_is_killed_at_the_limit(filled, tmp_path, monk
         tmp_path,
         "import os, pathlib, signal\npathlib.Path('{pid}').write_text(str(os.getpid()))\nsignal.pause()",
     )
-    monkeypatch.setattr(jobs, "MINUTES_OF_GRACE", 0.0)
+    monkeypatch.setattr(children, "MINUTES_OF_GRACE", 0.0)
     with pytest.raises(Unavailable, match="stopped after"):
-        jobs.run("train", filled.job(), tmp_path / "t", max_minutes=1 / 60)
+        children.run("train", filled.job(), tmp_path / "t", max_minutes=1 / 60)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
@@ -270,7 +270,7 @@ def test_a_progress_callback_that_fails_takes_the_child_with_it(filled, tmp_path
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        jobs.run("train", filled.job(), tmp_path / "t", progress=fail)
+        children.run("train", filled.job(), tmp_path / "t", progress=fail)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
@@ -304,7 +304,7 @@ def fake(monkeypatch, tmp_path, code):
 
 def test_nothing_that_the_daemon_imports_loads_torch_or_pixels():
     code = (
-        "import sys; import edged.retrain.jobs, edged.retrain.gate, edged.retrain.report, edged.retrain.device;"
+        "import sys; import edged.retrain.children, edged.retrain.gate, edged.retrain.report, edged.retrain.device;"
         "print([m for m in ('torch', 'cv2', 'onnx', 'openvino', 'onnxruntime', 'numpy') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -334,10 +334,10 @@ def test_a_killed_training_child_goes_on_where_it_was(filled, tmp_path):
             raise Enough
 
     with pytest.raises(Enough):
-        jobs.run("train", job, folder, progress=kill)
+        children.run("train", job, folder, progress=kill)
     assert (folder / "checkpoint.safetensors").exists()
     epochs = []
-    result = jobs.run("train", job, folder, progress=lambda p: epochs.append(p.epoch))
+    result = children.run("train", job, folder, progress=lambda p: epochs.append(p.epoch))
     assert result["epochs"] == 12
     assert min(e for e in epochs if e) >= 3
 
@@ -346,8 +346,8 @@ def test_a_killed_training_child_goes_on_where_it_was(filled, tmp_path):
 @pytest.mark.timeout(600)
 def test_mobilenet_learns_from_scratch_and_passes_the_gate(site, tmp_path):
     site.fill(150)
-    made = jobs.run("train", site.job(arch={"name": "mobilenet-0.25", "input_px": 64}), tmp_path / "train")
+    made = children.run("train", site.job(arch={"name": "mobilenet-0.25", "input_px": 64}), tmp_path / "train")
     assert made["tune_accuracy"] >= 0.95
-    small = jobs.run("compress", site.job(sha256=made["sha256"]), tmp_path / "compress")
-    report = msgspec.convert(jobs.run("trial", site.job(sha256=small["sha256"]), tmp_path / "trial"), Report)
+    small = children.run("compress", site.job(sha256=made["sha256"]), tmp_path / "compress")
+    report = msgspec.convert(children.run("trial", site.job(sha256=small["sha256"]), tmp_path / "trial"), Report)
     assert gate.judge(report, gate.GateLimits()).passed, gate.judge(report, gate.GateLimits()).reasons

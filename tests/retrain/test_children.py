@@ -16,7 +16,7 @@ import pytest
 from edged.clock import SystemClock
 from edged.errors import Corrupt, Unavailable
 from edged.retrain import __main__ as child
-from edged.retrain import jobs, limits
+from edged.retrain import children, limits
 
 
 @pytest.fixture
@@ -26,16 +26,16 @@ def job(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, job):
-    """jobs.run with a program of ours as the child; JOB is its directory."""
+    """children.run with a program of ours as the child; JOB is its directory."""
     real = subprocess.Popen
 
     def go(code, **more):
         program = f"import json, os, pathlib, signal, sys, time\nJOB = pathlib.Path({str(tmp_path / 't')!r})\n"
         program += "def done(**r): (JOB / 'result.json').write_text(json.dumps(r))\n" + textwrap.dedent(code)
         monkeypatch.setattr(
-            jobs.subprocess, "Popen", lambda argv, **o: real([sys.executable, "-c", program, *argv[3:]], **o)
+            children.subprocess, "Popen", lambda argv, **o: real([sys.executable, "-c", program, *argv[3:]], **o)
         )
-        return jobs.run("train", job, tmp_path / "t", **more)
+        return children.run("train", job, tmp_path / "t", **more)
 
     return go
 
@@ -79,7 +79,7 @@ def test_one_job_of_a_site_at_a_time(run, job, tmp_path):
     def look():
         if not tried:
             with pytest.raises(Unavailable, match="another job of this site runs") as e:
-                jobs.run("train", job, tmp_path / "other")
+                children.run("train", job, tmp_path / "other")
             tried.append(e.value.code)
             (tmp_path / "t/go").touch()
 
@@ -97,11 +97,11 @@ def test_the_lock_is_held_until_the_child_of_a_killed_daemon_is_gone(tmp_path, j
     folder = tmp_path / "t"
     program = f"""
 import subprocess, sys
-from edged.retrain import jobs
+from edged.retrain import children
 real = subprocess.Popen
 code = "import os, pathlib, signal; pathlib.Path({str(folder / "pid")!r}).write_text(str(os.getpid())); signal.pause()"
-jobs.subprocess.Popen = lambda argv, **o: real([sys.executable, "-c", code], **o)
-jobs.run("train", {job!r}, __import__("pathlib").Path({str(folder)!r}))
+children.subprocess.Popen = lambda argv, **o: real([sys.executable, "-c", code], **o)
+children.run("train", {job!r}, __import__("pathlib").Path({str(folder)!r}))
 """
     daemon = subprocess.Popen([sys.executable, "-c", program])
     while not (folder / "pid").exists() or not (folder / "pid").read_text():
@@ -110,7 +110,7 @@ jobs.run("train", {job!r}, __import__("pathlib").Path({str(folder)!r}))
     daemon.kill()
     daemon.wait()
     with pytest.raises(Unavailable, match="another job"):
-        jobs.run("train", job, tmp_path / "other")
+        children.run("train", job, tmp_path / "other")
     os.kill(int((folder / "pid").read_text()), 9)
 
 
@@ -121,14 +121,14 @@ def test_what_it_took_is_known_over_all_tries(run, tmp_path):
     """
     with pytest.raises(Corrupt):
         run(burn + "sys.exit(1)")
-    first = jobs.used(tmp_path / "t")
+    first = children.used(tmp_path / "t")
     assert first.cpu_seconds > 0.5
     assert first.peak_bytes > 80_000_000
     run("while time.process_time() < 0.8: sum(range(10000))\ndone(ok=1)")
-    both = jobs.used(tmp_path / "t")
+    both = children.used(tmp_path / "t")
     assert both.cpu_seconds > first.cpu_seconds + 0.3
     assert both.peak_bytes == first.peak_bytes
-    assert jobs.used(tmp_path / "nothing") == jobs.Used()
+    assert children.used(tmp_path / "nothing") == children.Used()
 
 
 def test_a_child_gives_way_to_everything_else():
@@ -224,9 +224,9 @@ def test_a_disk_without_room_for_the_job_itself_is_said(job, tmp_path, monkeypat
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "t/job.json"))
 
-    monkeypatch.setattr(jobs.durable, "write", full)
+    monkeypatch.setattr(children.durable, "write", full)
     with pytest.raises(Unavailable, match="disk full"):
-        jobs.run("train", job, tmp_path / "t")
+        children.run("train", job, tmp_path / "t")
 
 
 def test_the_thread_that_looks_is_not_needed_for_the_child_to_end(run):
