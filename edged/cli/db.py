@@ -98,10 +98,10 @@ def _check(context: Context, fast: bool, clear: bool) -> None:
 def db_backup(context: Context, dest: Path, keep_days: int, verify: bool, listing: bool, which: str) -> None:
     """Add a backup of the site to the folder DEST; the daemon may run. No key is in it (docs/backup.md)."""
     from edged.clock import SystemClock
-    from edged.storage import audit, backup, gauges
+    from edged.storage import audit, backup, destination, gauges
 
     if listing:
-        found = [(f.name, backup.choose(dest, f.name)[1]) for f in backup.folders(dest)]
+        found = [(f.name, backup.choose(dest, f.name)[1]) for f in destination.folders(dest)]
         context.out(
             {
                 "backups": [

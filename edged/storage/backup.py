@@ -20,28 +20,22 @@ the operator keeps `keys/` and the keyring elsewhere (docs/backup.md).
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import os
-import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import msgspec
 
 from edged import __version__, durable
 from edged.clock import Clock, iso
 from edged.errors import Corrupt, Refused, Unavailable
-from edged.storage import check, copies, disk, manifest, segment
+from edged.storage import check, copies, destination, disk, manifest, segment
 from edged.storage.manifest import Kept, Manifest, Part
 from edged.storage.store import CATALOGUE
 
-MARK = "edged-backup.json"
 PARTIAL = ".partial"
 RESCUE = "rescue"
 KEEP_DAYS = 7
@@ -49,7 +43,6 @@ ROUNDS = 4  # a store that cleans all the time may need a second or third look
 MODELS = (".onnx", ".safetensors")
 WAYS = (".epk", ".epd")  # without them cameras that are on one wait a minute before they take the whole file
 _BLOCK = 1 << 20
-_STAMP = re.compile(r"\d{8}T\d{6}Z")
 
 Progress = Callable[[str, float], None]  # what is being done; share done, 0..1
 
@@ -86,12 +79,14 @@ def run(
     data_dir = data_dir.absolute()
     if dest == data_dir or data_dir in dest.parents or dest in data_dir.parents:
         raise Refused(f"{dest} and the store {data_dir} lie in each other", code="bad_destination")
-    with _destination(dest):
-        _claim(dest, site)
-    with _alone(dest), _destination(dest):
+    with destination.explained(dest):
+        destination.claim(dest, site)
+    with destination.alone(dest), destination.explained(dest):
         for left in [*dest.glob(f"*{PARTIAL}")]:
             shutil.rmtree(left)
-        before = {(s.number, s.generation): s for folder in folders(dest) for s in manifest.read(folder).segments}
+        before = {
+            (s.number, s.generation): s for folder in destination.folders(dest) for s in manifest.read(folder).segments
+        }
         stamp = iso(clock.now())[:19].replace("-", "").replace(":", "") + "Z"
         if (dest / stamp).exists():
             raise Unavailable(f"{dest / stamp} was made this very second", code="busy")
@@ -109,7 +104,7 @@ def run(
             )
             wanted, starts, version = _contents(partial / CATALOGUE)
             more = sum(n for *_, n in wanted) - sum(s.bytes for s in before.values())
-            _require_room(dest, max(0, more) + _lacking(_models(data_dir), dest / "models"))
+            destination.require_room(dest, max(0, more) + _lacking(_models(data_dir), dest / "models"))
             segments: list[Part] = []
             total = sum(n for *_, n in wanted) or 1
             for number, generation, size in wanted:
@@ -145,31 +140,22 @@ def run(
         )  # fmt: skip
         for folder in (dest / "segments", dest / "models", partial):
             if folder.is_dir():
-                _sync(folder)
+                destination.sync(folder)
         manifest.write(partial, whole)
         os.rename(partial, dest / stamp)
-        _sync(dest)
-        _thin(dest, keep_days)
+        destination.sync(dest)
+        destination.thin(dest, keep_days)
         progress("done", 1)
         return Made(dest / stamp, whole, copied, tuple(damaged[n] for n in sorted(damaged)))
 
 
-def folders(dest: Path) -> list[Path]:
-    """The whole backups in DEST, the newest first."""
-    if not dest.is_dir():
-        return []
-    return sorted(
-        (p for p in dest.iterdir() if _STAMP.fullmatch(p.name) and (p / manifest.FILE).is_file()), reverse=True
-    )
-
-
 def choose(source: Path, which: str = "") -> tuple[Path, Manifest]:
     """A backup by its folder's name, "" = the newest whole one. Raises Refused("no_backup"), Corrupt("bad_manifest")."""
-    found = [f for f in folders(source) if not which or f.name == which]
+    found = [f for f in destination.folders(source) if not which or f.name == which]
     if not found:
         raise Refused(
             f"no whole backup{f' {which}' if which else ''} in {source}", code="no_backup", exit_code=4,
-            hint=f"there are: {', '.join(f.name for f in folders(source)) or 'none'}",
+            hint=f"there are: {', '.join(f.name for f in destination.folders(source)) or 'none'}",
         )  # fmt: skip
     return found[0], manifest.read(found[0])
 
@@ -213,42 +199,6 @@ def places(source: Path, folder: Path, m: Manifest) -> list[tuple[Path, int, str
 # the parts
 
 
-@contextmanager
-def _alone(dest: Path) -> Iterator[None]:
-    """One backup into DEST at a time. The lock lies there: the site's own disk may be read-only."""
-    with _destination(dest):
-        fd = os.open(dest / ".backup.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise Unavailable(f"another backup into {dest} runs", code="busy") from e
-        except OSError as e:
-            if e.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS):  # some network file systems
-                raise
-        yield
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def _destination(dest: Path) -> Iterator[None]:
-    """What is wrong with DEST is an argument's fault, no configuration's."""
-    try:
-        yield
-    except OSError as e:
-        path = Path(os.fsdecode(e.filename)) if e.filename else dest
-        ours = path == dest or dest in path.parents or path in dest.parents
-        if ours and e.errno in (
-            errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST, errno.EINVAL,
-        ):  # fmt: skip
-            raise Refused(
-                f"no backup can be written to {dest}: {path}: {e.strerror}", code="bad_destination",
-                hint="name a folder that the user edged runs as can write to; is the medium mounted?",
-            ) from e  # fmt: skip
-        raise disk.renamed(e, path) from e
-
-
 def _read_only(folder: Path) -> bool:
     return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
@@ -260,27 +210,6 @@ def _rescued(data_dir: Path, partial: Path) -> Path:
         if (data_dir / name).exists():
             shutil.copyfile(data_dir / name, partial / RESCUE / name)
     return partial / RESCUE / CATALOGUE
-
-
-def _claim(dest: Path, site: str) -> None:
-    """Make DEST, or see that it is this site's."""
-    dest.mkdir(mode=0o700, parents=True, exist_ok=True)
-    mark = dest / MARK
-    if mark.exists():
-        try:
-            found = msgspec.json.decode(mark.read_bytes(), type=dict[str, str | int])
-        except msgspec.DecodeError as e:
-            raise Corrupt(f"{mark} is damaged", code="bad_manifest", hint="choose another folder") from e
-        if found.get("site") != site:
-            raise Refused(f"{dest} is the backup of site {found.get('site')}, not of {site}", code="other_site")
-        return
-    for left in dest.glob(f".{MARK}.*.tmp"):
-        left.unlink()
-    if any(dest.iterdir()):
-        raise Refused(f"{dest} is not empty and no backup", code="bad_destination", hint="choose an empty folder")
-    durable.write(mark, msgspec.json.encode({"site": site, "format": manifest.FORMAT}), mode=0o600)
-    for name in ("segments", "models"):
-        (dest / name).mkdir(mode=0o700, exist_ok=True)
 
 
 def _contents(catalogue: Path) -> tuple[list[tuple[int, int, int]], int, int]:
@@ -396,41 +325,3 @@ def _differs(path: Path, size: int, sha256: str) -> Iterator[Trouble]:
         return
     if left or digest.hexdigest() != sha256:
         yield Trouble("backup_damaged", path.name, f"{path} is not what was backed up")
-
-
-def _require_room(dest: Path, size: int) -> None:
-    found = os.statvfs(dest)
-    free = found.f_bavail * found.f_frsize
-    if free < size:
-        raise Unavailable(
-            f"{size} bytes are needed at {dest}, {free} are free", code="disk_full", hint="make room there"
-        )
-
-
-def _thin(dest: Path, keep_days: int) -> None:
-    """Of each of the last days with a backup the newest stays; then files that none of those names go."""
-    found = folders(dest)
-    newest: dict[str, Path] = {}
-    for folder in found:
-        newest.setdefault(folder.name[:8], folder)
-    stay = list(newest.values())[: max(1, keep_days)]
-    undamaged = next((f for f in found if not manifest.read(f).damaged), None)
-    if undamaged is not None and undamaged not in stay:
-        stay.append(undamaged)
-    for folder in found:
-        if folder not in stay:
-            (folder / manifest.FILE).unlink()  # first: what is half removed is no backup
-            shutil.rmtree(folder)
-    manifests = [manifest.read(f) for f in stay]
-    named = {s.file for m in manifests for s in m.segments} | {Path(f.name).name for m in manifests for f in m.models}
-    for path in (*(dest / "segments").glob("*"), *(dest / "models").glob("*")):
-        if path.name not in named:
-            path.unlink()
-
-
-def _sync(folder: Path) -> None:
-    try:
-        durable.sync_folder(folder)
-    except OSError as e:
-        if e.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):  # some network file systems cannot
-            raise

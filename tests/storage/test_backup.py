@@ -20,6 +20,7 @@ from edged.storage import (
     check,
     clean,
     copies,
+    destination,
     erasure,
     insights,
     labels,
@@ -155,7 +156,7 @@ def test_room_is_asked_for_models_too(opener, add, dest, back_up, monkeypatch):
         fill(store, add, n=2)
         models.put_model(store, b"m" * 5000)
         asked = []
-        monkeypatch.setattr(backup, "_require_room", lambda dest, size: asked.append(size))
+        monkeypatch.setattr(destination, "require_room", lambda dest, size: asked.append(size))
         back_up()
         back_up()
     assert asked[0] > 5000
@@ -187,7 +188,7 @@ def test_a_second_backup_copies_only_what_was_added(opener, add, dest, back_up):
     assert again.copied == again.manifest.catalogue.bytes
     added = third.copied - third.manifest.catalogue.bytes
     assert 0 < added < 40_000
-    for folder in backup.folders(dest):
+    for folder in destination.folders(dest):
         assert backup.verify(dest, folder.name) == []
 
 
@@ -219,9 +220,9 @@ def test_a_backup_cut_off_anywhere_is_never_taken_for_a_whole_one(opener, add, d
                     except Killed:
                         done = False
                         kills += 1
-                for folder in backup.folders(dest):
+                for folder in destination.folders(dest):
                     assert backup.verify(dest, folder.name) == []
-                assert backup.folders(dest)
+                assert destination.folders(dest)
                 if done:
                     break
         back_up()
@@ -380,7 +381,7 @@ def test_frames_go_on_coming_while_a_backup_is_made(opener, add, data_dir, dest,
             thread.join()
         assert not errors
     assert len(set(names)) == 5
-    assert len(backup.folders(dest)) == 1  # of one day
+    assert len(destination.folders(dest)) == 1  # of one day
     assert backup.verify(dest) == []
 
 
@@ -434,10 +435,10 @@ def test_the_newest_of_each_day_is_kept_and_what_no_backup_names_goes(opener, ad
                 gone = [r[0] for r in store.rows("select id from object order by rowid limit 9")]
                 objects.forget(store, gone)
             clock.at += 86400
-            assert len(backup.folders(dest)) == min(day + 1, 3)
-    for folder in backup.folders(dest):
+            assert len(destination.folders(dest)) == min(day + 1, 3)
+    for folder in destination.folders(dest):
         assert backup.verify(dest, folder.name) == []
-    named = {s.file for f in backup.folders(dest) for s in backup.choose(dest, f.name)[1].segments}
+    named = {s.file for f in destination.folders(dest) for s in backup.choose(dest, f.name)[1].segments}
     assert {p.name for p in (dest / "segments").iterdir()} == named
 
 
@@ -470,7 +471,7 @@ def test_a_damaged_catalogue_does_not_push_out_a_good_backup(opener, add, data_d
         f.write(random.Random(1).randbytes(4096))
     with pytest.raises(Corrupt):
         back_up()
-    assert len(backup.folders(dest)) == 1
+    assert len(destination.folders(dest)) == 1
     assert backup.verify(dest) == []
 
 
@@ -491,11 +492,11 @@ def test_bytes_changed_inside_a_segment_are_said_and_push_out_no_whole_backup(op
             clock.at += 86400
             made = back_up(keep_days=1)
         assert made.manifest.damaged > 0
-    assert backup.folders(dest)[0] == made.folder
+    assert destination.folders(dest)[0] == made.folder
     (trouble,) = backup.verify(dest)
     assert "damaged already" in trouble.message
-    assert len(backup.folders(dest)) == 2
-    assert backup.verify(dest, backup.folders(dest)[1].name) == []
+    assert len(destination.folders(dest)) == 2
+    assert backup.verify(dest, destination.folders(dest)[1].name) == []
     assert whole
 
 
