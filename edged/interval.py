@@ -7,7 +7,7 @@ import math
 Z_95, Z_99 = 1.959964, 2.575829  # two-sided
 
 
-def wilson(right: int, n: int, z: float = Z_95) -> tuple[float, float]:
+def wilson(right: float, n: float, z: float = Z_95) -> tuple[float, float]:
     """Wilson's interval of right / n, 0..1 (E. B. Wilson, JASA 22, 1927), 95 % for `z` = Z_95; (0, 1) of nothing."""
     if n == 0:
         return 0.0, 1.0

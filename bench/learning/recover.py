@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,13 @@ def run(
     strategies: Sequence[str] = STRATEGIES,
     champion: bytes = b"",
     folder: Path | None = None,
+    moments: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """{"before": {set: accuracy}, "strategies": {name: {"cpu_s", "peak_bytes", "accuracy", "curve", ...}}}.
 
     Pictures of each set are in the order of time. The first test set is the new domain, the one to recover on. `champion`:
-    weights trained on `train_old` (safetensors of stage `train`); b"" = they are trained here first.
+    weights trained on `train_old` (safetensors of stage `train`); b"" = they are trained here first. `moments`: the block of
+    time that a new picture is of, by its id.
     """
     with tempfile.TemporaryDirectory(prefix="recover-") as temporary:
         work = folder or Path(temporary)
@@ -71,6 +74,7 @@ def run(
             "classes": list(classes), "arch": arch, "px": int(train_old.pixels.shape[1]), "seed": seed,
             "tests": list(test_sets),
         }  # fmt: skip
+        (work / "moments.json").write_text(json.dumps(dict(moments or {})))
         (work / "facts.json").write_text(json.dumps(facts))
         if champion:
             (work / "champion.safetensors").write_bytes(champion)
@@ -329,7 +333,8 @@ class _Child:
         tune_new, tune_old = _load(self.work / "tune_new"), _load(self.work / "tune_old")
         if self.strategy == "shuffled":
             new, tune_new = (self._shuffled(p) for p in (new, tune_new))
-        data = self.lesson.chosen(new, old, tune_new, tune_old, new.pixels[:0], self.job)
+        chosen = self.lesson.chosen(new, old, tune_new, tune_old, new.pixels[:0], self.job)
+        data = replace(chosen, blocks=json.loads((self.work / "moments.json").read_text()))
         quiet = self.strategy in ("ladder", "shuffled")
         with tempfile.TemporaryDirectory(dir=self.work) as folder:
             try:
@@ -351,13 +356,16 @@ class _Child:
 
 def _save(path: Path, given: Pictures, chosen: NDArray[np.int64]) -> None:
     np.save(path.with_suffix(".npy"), given.pixels[chosen])
-    rest = [given.labels[chosen].tolist(), [given.cameras[i] for i in chosen]]
+    rest = [
+        given.labels[chosen].tolist(),
+        *([of[i] for i in chosen] if of else [] for of in (given.cameras, given.ids)),
+    ]
     path.with_suffix(".json").write_text(json.dumps(rest))
 
 
 def _load(path: Path) -> Pictures:
-    labels, cameras = json.loads(path.with_suffix(".json").read_text())
-    return Pictures(np.load(path.with_suffix(".npy")), np.array(labels, np.int64), tuple(cameras))
+    labels, cameras, ids = json.loads(path.with_suffix(".json").read_text())
+    return Pictures(np.load(path.with_suffix(".npy")), np.array(labels, np.int64), tuple(cameras), tuple(ids))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from edged.retrain.pictures import Pictures
 
 TESTED = 2000
 EVERY = 10
+BLOCK_S = 900  # of a site, as it is made
 
 
 def run(
@@ -40,6 +41,7 @@ def run(
             joined([pictures(p, classes, px) for p in parts]), pictures(train_new, classes, px),
             {k: pictures(w, classes, px) for k, w in tests.items()},
             classes=classes, arch=arch, seed=seed, strategies=strategies,
+            moments={f"{new.name}:{i.name}": int(i.ts // BLOCK_S) for i in new.items},
         )  # fmt: skip
         found.append(result)
     measured = {"old": [o.name for o in olds], "new": new.name, "runs": found}

@@ -5,8 +5,8 @@
     full    every layer, by the recipe of stage `train`, on thousands of the old as well (whole.py)
 
 The first is tried at once. The next three are profiled on a tenth of the samples (probe.py) and the cheapest that is as good as
-the best is climbed. Where that one gained nothing, left the new far behind the old or forgot, the drift is no small one: the
-last rung follows, at once unless it was the head.
+the best is climbed. Where that one gained nothing, may have left the new far behind the old (the tune split must show that it
+did not) or forgot, the last rung follows, at once unless it was the head.
 
 Guarantees: what is left is the best network on the tune split, or Refused when none beats the start; every rung tried is
 told, and what old cameras and classes lost; a finished rung is not run again after a kill. Does not read or write models:
@@ -15,7 +15,6 @@ arrays and a network in, a network out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,8 +51,8 @@ from edged.retrain.standing import Standing
 BLIND = 512  # pictures that the first rung looks at
 PASSES = 6  # how often each new sample is drawn
 LEAST, MOST = 3_000, 16_000  # samples drawn in all
-SURE = 50  # new tune samples below which chance is taken off what was reached
-SHORT = 0.1  # accuracy: a rung that leaves the new so far below what the model knew of the old has not done it
+SHORT = 0.1  # accuracy: a rung that may leave the new so far below what the model knew of the old has not done it
+NOTHING = 0.05  # of the new at most wrong, as surely: no rung could win anything that the tune split would show
 
 
 Watch = Callable[[str, nn.Module], None]  # name of the rung, the whole network
@@ -98,7 +97,7 @@ class _Climb:
     def prepare(self) -> None:
         """How the model that there is stands."""
         self.began = self.clock.monotonic()
-        self.tune = self.data.tune
+        self.tune, self.looks = self.data.tune, self.data.looks
         self.start = self.stand()
         self.start_state = refit.copy(self.net)
         self.best, self.best_state = self.start, self.start_state
@@ -139,17 +138,21 @@ class _Climb:
         return standing.of(found, self.tune.labels, len(self.data.tune_new))
 
     def _done(self) -> bool:
-        """Whether labels cannot show that anything is left to win: no more errors on the new than one in a hundred."""
+        """Whether labels cannot show that anything is left to win: no more errors on the new than one in a hundred, of so many
+        that it is no luck."""
         wrong = int((~self.best.right[: self.best.new]).sum())
-        if wrong > 0.01 * self.best.new or self.best.new < 50:
+        if wrong > 0.01 * self.best.new or standing.wrong_at_most(self.best, self.looks) > NOTHING:
             return False
         self.stopped = f"{wrong} of {self.best.new} new tune samples are wrong: a dearer rung could win nothing visible"
         return True
 
-    def _consider(self, tried: Tried, now: Standing) -> bool:
+    def _consider(self, tried: Tried, now: Standing, *, dearest: bool = False) -> bool:
+        """Keep it where it stands best. `dearest`: it followed since the tune split could not say that the rung before it did,
+        so that split must plainly say so to prefer what learned from less."""
         self.tried.append(tried)
         on_new = now.new_accuracy > self.start.new_accuracy or not now.new
-        if now.worth > self.best.worth and now.balanced > self.start.balanced and on_new:
+        stands = now.worth > self.best.worth or (dearest and not standing.plainly(self.best, now))
+        if stands and now.balanced > self.start.balanced and on_new:
             self.best, self.best_state, self.best_tried = now, refit.copy(self.net), tried
             return True
         return False
@@ -224,17 +227,15 @@ class _Climb:
                 break
 
     def _did_it(self, reached: Standing) -> bool:
-        """Whether the new is plainly known better, about as well as the old was, and the old not plainly worse."""
-        few = reached.new < SURE
-        doubt = (
-            math.sqrt(reached.new_accuracy * (1 - reached.new_accuracy) / reached.new + 1 / reached.new**2)
-            if few
-            else 0.0
-        )
+        """Whether the new is plainly known better, surely about as well as the old was, and the old not plainly worse.
+
+        Surely: a dearer rung is left out only where the tune split shows that it has little left to win. One that is too small
+        to tell, or of too few blocks, leaves out none.
+        """
         return (
             standing.gained(reached, self.start)
             and not standing.forgot(reached, self.start)
-            and reached.new_accuracy - doubt >= self.start.old_accuracy - SHORT
+            and standing.wrong_at_most(reached, self.looks) <= 1 - self.start.old_accuracy + SHORT
         )
 
     def _full(self, profiles: Sequence[probe.Profile]) -> bool:
@@ -266,7 +267,7 @@ class _Climb:
             predicted_bytes=foretold.peak_bytes, epochs=state.epoch, curve=tuple(state.curve),
         )  # fmt: skip
         self.stopped = state.stopped
-        if not self._consider(tried, now):
+        if not self._consider(tried, now, dearest=True):
             self.net.load_state_dict(self.start_state)
         return True
 

@@ -111,7 +111,9 @@ def read(job: LearnJob, store: source.Source) -> lesson.Data:
     blind = [i for i in job.unlabelled if i not in known_ids][: ladder.BLIND]
     unlabelled = load([_crop(store, i, job.classes[0]) for i in blind])
     skipped = sum(p.skipped for p in (one, two, three, four))
-    return lesson.Data(one, two, three, four, unlabelled.pixels, skipped, lambda: load(rest), kin)
+    block_s = store.body["block_s"]
+    blocks = {i: int(samples.get(store.store, i).ts // block_s) for i in (*one.ids, *three.ids)}
+    return lesson.Data(one, two, three, four, unlabelled.pixels, skipped, lambda: load(rest), kin, blocks=blocks)
 
 
 def _some(crops: list[pictures.Crop], n: int, seed: int) -> list[pictures.Crop]:

@@ -6,8 +6,8 @@ trained on. Does not guarantee a tune part with new samples in it: `with_tune` t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,8 @@ TUNE = 0.15  # share of the new samples that judges when the snapshot's tune par
 class Data:
     """All the ladder sees. `blind` uint8 [n, px, px, 3]: pictures without labels. `more` reads old ones beyond the
     exemplars, for the rung that learns from everything. `kin`: pictures that show what a labelled one shows (storage/kin.py);
-    they teach as new ones, and never judge. `lent` of the new ones, the last, are such.
+    they teach as new ones, and never judge. `lent` of the new ones, the last, are such. `blocks`: in which block of its camera's
+    time a new sample was taken, by its id.
     """
 
     new: Pictures
@@ -39,11 +40,24 @@ class Data:
     more: Callable[[], Pictures] | None = None
     kin: Pictures | None = None
     lent: int = 0
+    blocks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def labelled(self) -> int:
         """New samples that a person or a teacher labelled."""
         return len(self.new) - self.lent
+
+    @property
+    def looks(self) -> NDArray[np.int64]:
+        """int64 [new tune samples], equal for those of one block of one camera; one whose time is not known stands alone."""
+        them = self.tune_new
+        ids = them.ids or ("",) * len(them)
+        keys: list[object] = [
+            (camera, self.blocks[i]) if i in self.blocks else at
+            for at, (camera, i) in enumerate(zip(them.cameras, ids, strict=True))
+        ]
+        number = {key: n for n, key in enumerate(dict.fromkeys(keys))}
+        return np.array([number[key] for key in keys], np.int64)
 
     @property
     def tune(self) -> Pictures:

@@ -1,7 +1,8 @@
 """How networks stand on the tune split: new and old apart, by class and camera, and paired against each other. Pure numpy.
 
 Guarantees: accuracies weigh each sample once; `lost` tells of every old class and camera that fell by more than is allowed,
-however small; `better` is a one-sided paired test. Does not guarantee that a small tune split shows a small difference.
+however small; `better` is a one-sided paired test; `wrong_at_most` counts neighbours in time as the few looks that they are.
+Does not guarantee that a small tune split shows a small difference.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edged.interval import wilson
 
 FORGET = 0.01  # accuracy that an old camera or class may lose unsaid
 Z = 1.645  # one-sided 5 %
@@ -80,10 +83,52 @@ def gained(now: Standing, start: Standing) -> bool:
     return better(one.right, other.right) or worse_by(one, other) < -Z
 
 
+def plainly(one: Standing, other: Standing) -> bool:
+    """Whether `one` is plainly better than `other`, on the new or on the old: more right answers (paired, 5 %)."""
+    n = one.new
+    return better(one.right[:n], other.right[:n]) or better(one.right[n:], other.right[n:])
+
+
 def forgot(now: Standing, start: Standing) -> bool:
     """Whether the old is plainly known worse than at the start: by more than FORGET, and by more than chance (paired, 5 %)."""
     n = start.new
     return start.old_accuracy - now.old_accuracy > FORGET and better(start.right[n:], now.right[n:])
+
+
+def wrong_at_most(now: Standing, blocks: NDArray[np.int64]) -> float:
+    """Upper bound (one-sided 95 %) of the share of the new that is wrong, 0..1; 1 where all stand in one block of time.
+
+    `blocks` int64 [new]: equal for neighbours, which are right or wrong together. Sixty of five blocks tell less than sixty by
+    themselves: they count as the number that, drawn by itself, would be as sure (variance between blocks; Student's t for their
+    number), as Korn & Graubard do it for surveys of clusters (Survey Methodology 24, 1998), in Wilson's interval.
+    """
+    wrong = ~now.right[: now.new]
+    n = len(wrong)
+    _, place = np.unique(blocks, return_inverse=True)
+    groups = int(place.max(initial=-1)) + 1
+    if groups < 2:
+        return 1.0
+    share = float(wrong.mean())
+    off = np.bincount(place, wrong - share)
+    variance = groups / (groups - 1) * float((off**2).sum()) / n**2
+    alone = min(n, share * (1 - share) / variance) if variance > 0 else n
+    counted = alone * (student(n - 1) / student(groups - 1)) ** 2
+    return wilson(share * counted, counted, Z)[1]
+
+
+def student(freedom: int) -> float:
+    """The 95 % point of Student's t, within 0.1 %: exact for 1 and 2 degrees of freedom, else the series of Abramowitz & Stegun,
+    26.7.5."""
+    if freedom <= 2:
+        return math.tan(0.45 * math.pi) if freedom < 2 else 0.9 * math.sqrt(2 / (1 - 0.9**2))
+    z, v = 1.6448536, float(freedom)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / v ** (i + 1) for i, term in enumerate(terms))
 
 
 def worse_by(one: Standing, other: Standing) -> float:

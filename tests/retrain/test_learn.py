@@ -8,7 +8,7 @@ import torch
 
 from edged.errors import Refused
 from edged.retrain import jobs, learn, source, train
-from edged.storage import snapshots
+from edged.storage import samples, snapshots
 
 torch.set_num_threads(1)
 SMALL = {"arch": {"name": "mobilenet-0.125", "input_px": 32}}
@@ -61,6 +61,15 @@ def test_kin_are_read_under_the_class_they_were_given_but_never_what_judges(fill
         data = learn.read(job, store)
     assert (data.kin.ids, data.kin.labels.tolist()) == ((other,), [1])
     assert judge in data.tune.ids
+
+
+def test_new_samples_come_with_the_block_of_time_that_they_are_of(filled, champion, tmp_path):
+    with source.open_source(job_of(filled, champion)) as store:
+        data, block_s = learn.read(job_of(filled, champion), store), store.body["block_s"]
+        times = {i: samples.get(store.store, i).ts for i in (*data.new.ids, *data.tune_new.ids)}
+    assert data.blocks == {i: ts // block_s for i, ts in times.items()}
+    assert len(set(data.looks.tolist())) == len({(i.split(":")[0], data.blocks[i]) for i in data.tune_new.ids})
+    assert 0 < len(set(data.looks.tolist())) < len(data.tune_new)
 
 
 def test_too_little_is_refused_in_words(filled, champion, tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from edged.retrain import standing
 from edged.retrain.standing import Standing
@@ -53,6 +54,49 @@ def test_forgetting_is_more_than_a_point_and_more_than_chance():
     assert standing.forgot(stands([1], [1] * 90 + [0] * 10), start)
     assert not standing.forgot(stands([1], [1] * 98 + [0] * 2), start)
     assert not standing.forgot(stands([0], [1] * 100), start)
+
+
+def test_students_t_is_that_of_scipy():
+    for freedom in (1, 2, 3, 4, 7, 20, 200):
+        assert standing.student(freedom) == pytest.approx(stats.t.ppf(0.95, freedom), rel=1e-3)
+
+
+def test_what_may_be_wrong_of_few_is_more_than_of_many_and_of_one_block_all():
+    few, many = stands([0] * 2 + [1] * 52, [1]), stands([0] * 20 + [1] * 520, [1])
+    assert 0.10 < standing.wrong_at_most(few, np.arange(54)) < 0.12
+    assert 0.05 < standing.wrong_at_most(many, np.arange(540)) < 0.06
+    assert standing.wrong_at_most(many, np.zeros(540, np.int64)) == 1.0
+    assert standing.wrong_at_most(stands([], [1]), np.arange(0)) == 1.0
+
+
+def test_errors_that_stand_together_leave_more_doubt_than_the_same_spread_out():
+    blocks, right = np.repeat(np.arange(10), 20), np.ones((10, 20), bool)
+    spread, together = right.copy(), right.copy()
+    spread[:, 0], together[0, :10] = False, False
+    bounds = [standing.wrong_at_most(stands(r.ravel(), [1]), blocks) for r in (spread, together)]
+    assert 0.05 < bounds[0] < bounds[1]
+
+
+def test_the_bound_holds_as_often_as_it_says_where_neighbours_are_wrong_together():
+    dice, truth, held, naive = np.random.default_rng(7), 0.15, 0, 0
+    blocks, times = np.repeat(np.arange(8), 10), 1000
+    for _ in range(times):
+        rates = dice.beta(
+            0.3 * truth / 0.15, 0.3 * (1 - truth) / 0.15, 8
+        )  # blocks differ: most are right, some much wrong
+        now = stands(dice.random(80) >= np.repeat(rates, 10), [1])
+        held += standing.wrong_at_most(now, blocks) >= truth
+        naive += standing.wrong_at_most(now, np.arange(80)) >= truth
+    assert naive / times < 0.85
+    assert held / times > 0.9
+
+
+def test_plainly_better_is_so_on_the_new_or_on_the_old():
+    one = stands([1] * 40, [1] * 40)
+    assert standing.plainly(one, stands([0] * 10 + [1] * 30, [1] * 40))
+    assert standing.plainly(one, stands([1] * 40, [0] * 10 + [1] * 30))
+    assert not standing.plainly(one, stands([0] + [1] * 39, [1] * 40))
+    assert not standing.plainly(one, one)
 
 
 def test_worse_by_counts_standard_errors_of_paired_losses():
