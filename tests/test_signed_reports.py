@@ -173,7 +173,7 @@ def test_a_stolen_camera_that_was_revoked_says_nothing_that_counts_and_its_succe
     say(house, report("IN_PROGRESS"))
     stolen = {end: (house.keys / f"cam-gate{end}").read_bytes() for end in (".pem", ".key")}
     asked = CliRunner().invoke(main, ["-c", str(config), "camera", "revoke", "gate"])
-    assert (asked.exit_code, "say --yes" in asked.stderr) == (1, True)
+    assert (asked.exit_code, "--yes does it" in asked.stderr) == (1, True)
     done = CliRunner().invoke(
         main, ["-c", str(config), "camera", "revoke", "gate", "--new", "--yes", "--author", "ada"]
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edged.cli.ask import HINT, confirm, yes_option
 from edged.cli.main import Context, main, verb
 from edged.errors import EXIT_FOUND_BAD, EXIT_NOT_FOUND, Misconfigured, Refused
 
@@ -123,7 +124,7 @@ def data_show(context: Context, id: str, out: Path | None) -> None:
 )
 @click.option("--drop-labels", is_flag=True, help="the labels of these samples go, too")
 @click.option("--dry-run", is_flag=True, help="say exactly what would go, and change nothing")
-@click.option("-y", "--yes", is_flag=True, help="do not ask")
+@yes_option()
 @AUTHOR
 @verb
 def data_purge(
@@ -150,12 +151,7 @@ def data_purge(
         context.out({"erased": 0, "bytes": 0}, "nothing to erase: none of it has a picture")
         return
     if not yes:
-        if context.as_json:
-            raise Refused("erasing needs --yes with --json", code="unconfirmed", exit_code=2)
-        click.echo(_told(plan, drop_labels), err=True)
-        if not click.confirm("Erase this for ever?", err=True):
-            click.echo("nothing was changed", err=True)
-            raise click.Abort
+        confirm(_told(plan, drop_labels), "Erase this for ever?", f"{HINT}; --dry-run says all of it")
     if daemon_runs(context.config().data_dir):
         done = _by_daemon(context, what, actor)
     else:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edged.cli.ask import confirm, nobody, yes_option
 from edged.cli.main import Context, main, verb
 from edged.errors import EXIT_FOUND_BAD, EXIT_NOT_FOUND, EdgedError, Misconfigured, Refused
 
@@ -130,7 +131,7 @@ def rotate(context: Context, key_file: Path | None, to: Path | None, finish: boo
 
 @key.command("phrase")
 @KEY_FILE
-@click.option("--yes", is_flag=True, help="show it without asking, and not only to a terminal")
+@yes_option("show it without asking, and not only to a terminal")
 @verb
 def phrase(context: Context, key_file: Path | None, yes: bool) -> None:
     """Show the site key as 24 words, to be written on paper."""
@@ -138,9 +139,10 @@ def phrase(context: Context, key_file: Path | None, yes: bool) -> None:
     from edged.storage import sitekey
 
     if not yes:
-        if context.as_json or not sys.stdout.isatty():
-            raise click.UsageError("this is no terminal: the words would stay where they are written; or say --yes")
-        click.confirm("Whoever sees these words can open every picture. Show them?", abort=True, err=True)
+        what = "whoever sees these words can open every picture"
+        if context.as_json or not sys.stdout.isatty():  # whoever answers could not see them go
+            raise nobody(f"{what}, and what is not shown on a terminal stays where it is written")
+        confirm(what, "Show them?")
     words = sitekey.phrase(sitekey.read(site.key_place(context.config(), key_file), ask))
     context.out({"words": words}, words)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edged.cli.ask import confirm, yes_option
 from edged.cli.main import Context, verb
 from edged.cli.serve import camera
 from edged.errors import EXIT_NOT_FOUND, Refused
@@ -72,7 +73,7 @@ def mask_add(context: Context, camera_id: str, corners: tuple[str, ...], name: s
 @click.argument("camera_id")
 @click.argument("mask_id", type=int)
 @AUTHOR
-@click.option("--yes", is_flag=True, help="do not ask again")
+@yes_option()
 @verb
 def mask_remove(context: Context, camera_id: str, mask_id: int, author: str, yes: bool) -> None:
     """Take a painted mask away: later pictures show what it hid, stored ones stay masked."""
@@ -81,12 +82,10 @@ def mask_remove(context: Context, camera_id: str, mask_id: int, author: str, yes
     with context.store() as store:
         found = masks.get(store, camera_id, mask_id)
         if not yes:
-            if context.as_json:
-                raise click.UsageError("removing a mask shows more than before: with --json, say --yes")
-            click.confirm(
-                f"Later pictures of {camera_id} will show what “{found.name}” hides; stored ones stay masked. Remove it?",
-                abort=True, err=True,
-            )  # fmt: skip
+            confirm(
+                f"later pictures of {camera_id} will show what “{found.name}” hides; stored ones stay masked",
+                "Take the mask away?",
+            )
         masks.remove(store, camera_id, mask_id, author)
     context.out(
         {"removed": mask_id, "camera": camera_id},

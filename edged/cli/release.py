@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edged.cli.ask import confirm, yes_option
 from edged.cli.main import Context, verb
 from edged.cli.model import AUTHOR, model
 from edged.errors import EXIT_UNREACHABLE, EdgedError, Refused
@@ -33,7 +34,7 @@ def _reason(_: Any, option: click.Parameter, text: str | None) -> str | None:
 @click.option("--kind", type=click.Choice(["teacher"]), default="teacher", help="those for cameras the gate releases")
 @click.option("--untested", is_flag=True, help="one for cameras, where too little is labelled for the gate to judge it")
 @click.option("--reason", callback=_reason, help="with --untested: why it may be trusted; kept and shown")
-@click.option("--yes", is_flag=True, help="with --untested: do not ask")
+@yes_option("with --untested: do not ask")
 @click.option("--wait", is_flag=True, help="with --untested: until it ended, as `edged cycle run --wait`")
 @AUTHOR
 @verb
@@ -70,7 +71,6 @@ def _vouch(context: Context, name: str, reason: str, author: str, *, yes: bool, 
     """Leave the request, and its line in the audit log; the daemon does the rest."""
     from edged import plan, registry, vouched
     from edged.cli import cycle
-    from edged.cli.ask import ask
     from edged.daemon import loop_rules
     from edged.retrain import gate
     from edged.site import daemon_runs
@@ -88,9 +88,9 @@ def _vouch(context: Context, name: str, reason: str, author: str, *, yes: bool, 
         if against := vouched.refusal(body, rules.limits, rules.block_s, word=word, sha256=sha256):
             raise against
         if not yes:
-            ask(
+            confirm(
                 f"{found.name} ({sha256[:8]}) is not tested here: {gate.short_of(per_class, rules.limits)}",
-                "Release it on your word? A canary takes it first.", "--yes releases it without asking",
+                "Release it on your word? A canary takes it first.",
             )  # fmt: skip
         with store.transaction():
             number = requests.add(store, "cycle", {"model": sha256, "untested": reason}, author)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edged.cli.ask import confirm, yes_option
 from edged.cli.main import Context, main, verb
 from edged.cli.model import AUTHOR, model
 from edged.cli.ranges import ReleaseNumber
@@ -95,7 +96,7 @@ def rollout_resume(context: Context, number: int | None, author: str) -> None:
 @rollout.command("abort")
 @NUMBER
 @click.option("--reason", default="", help="why, for the page and the audit log")
-@click.option("-y", "--yes", is_flag=True, help="do not ask where no NUMBER is given")
+@yes_option("do not ask where no NUMBER is given")
 @AUTHOR
 @verb
 def rollout_abort(context: Context, number: int | None, reason: str, yes: bool, author: str) -> None:
@@ -104,7 +105,6 @@ def rollout_abort(context: Context, number: int | None, reason: str, yes: bool, 
 
     Without NUMBER the newest that waits, rolls or is paused, after a question; one that is complete has to be named.
     """
-    from edged.cli.ask import ask
     from edged.clock import SystemClock
     from edged.publish import fleet, release
     from edged.site import daemon_runs, rollout_rules
@@ -116,7 +116,7 @@ def rollout_abort(context: Context, number: int | None, reason: str, yes: bool, 
         row = fleet.to_abort(store, number)
         if number is None and not yes:
             what = outlook.look(store, row, SystemClock().now(), rollout_rules(config)).after_abort
-            ask(
+            confirm(
                 f"release {row.number}, {row.name} {row.sha256[:12]}, is {row.state}: its bytes are blocked for good; {what}",
                 "Give it up?", f"`edged rollout abort {row.number}` says which; --yes takes the newest without asking",
             )  # fmt: skip
@@ -133,19 +133,18 @@ def rollout_abort(context: Context, number: int | None, reason: str, yes: bool, 
 
 @rollout.command("unblock")
 @click.argument("sha256")
-@click.option("-y", "--yes", is_flag=True, help="do not ask")
+@yes_option()
 @AUTHOR
 @verb
 def rollout_unblock(context: Context, sha256: str, yes: bool, author: str) -> None:
     """Let bytes of a halted release be released again; SHA256 or how it begins."""
-    from edged.cli.ask import ask
     from edged.storage import blocked
 
     with context.store() as store:
         found = blocked.find(store, sha256.lower())
         why = f"{found.sha256[:12]}: release {found.release} was halted: {found.reason}"
         if not yes:
-            ask(why, "Let cameras be offered it again?", "--yes does it without asking")
+            confirm(why, "Let cameras be offered it again?")
         blocked.remove(store, found.sha256, author)
     named = found.sha256[:12]
     text = (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edged.cli.ask import confirm, yes_option
 from edged.cli.main import Context, main, verb
 from edged.cli.model import AUTHOR
 from edged.cli.ranges import Range
@@ -144,7 +145,7 @@ def camera_add(context: Context, camera_id: str) -> None:
 )
 @click.option("--new", "anew", is_flag=True, help="issue another one at once, for what takes its place")
 @click.option("--reason", default="", help="for the audit log")
-@click.option("-y", "--yes", is_flag=True, help="do not ask")
+@yes_option()
 @AUTHOR
 @verb
 def camera_revoke(
@@ -164,9 +165,7 @@ def camera_revoke(
     config, clock = context.config(), SystemClock()
     check_level(camera_id, "camera id")
     if not yes:
-        if not sys.stdin.isatty():
-            raise Refused(f"the certificate of {camera_id} is taken back for good", code="not_asked", hint="say --yes")
-        click.confirm(f"take the certificate of {camera_id} back, for good?", abort=True, err=True)
+        confirm(f"the certificate of {camera_id} would be taken back for good", "Take it back?")
     serial = revoke(config.keys_dir, camera_id, clock.now(), certificate)
     with context.store() as store, store.transaction():
         if cameras.get(store, camera_id) is not None:

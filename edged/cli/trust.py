@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edged.cli.ask import confirm, yes_option
 from edged.cli.main import Context, main, verb
 from edged.cli.ranges import Range
 from edged.errors import EXIT_FOUND_BAD, EXIT_NOT_FOUND, EXIT_NOT_PERMITTED, Refused
@@ -112,7 +113,7 @@ def rotate(
 @trust.command("sign")
 @click.argument("file", type=FILE)
 @click.option("--key", "keys", type=FILE, multiple=True, required=True, help="a root key; may be given many times")
-@click.option("--yes", is_flag=True, help="sign without asking")
+@yes_option("sign without asking")
 @verb
 def sign(context: Context, file: Path, keys: tuple[Path, ...], yes: bool) -> None:
     """Put a root key's signature on a prepared root. Needs no site and no network."""
@@ -125,11 +126,7 @@ def sign(context: Context, file: Path, keys: tuple[Path, ...], yes: bool) -> Non
     if not context.as_json:
         click.echo("\n".join(said), err=True)
     if not yes:
-        if not sys.stdin.isatty():
-            raise Refused(
-                "nobody is there to ask whether to sign this", code="not_asked", hint="--yes signs without asking"
-            )
-        click.confirm("Sign this?", abort=True, err=True)
+        confirm(f"version {prepared.signed.version} of the root, as above, would be signed", "Sign this?")
     by = [ceremony.add_signature(prepared, keyfiles.given(key, _ask), old) for key in keys]
     ceremony.write_root(file, prepared)
     lacks = ceremony.missing(old or prepared.signed, prepared)

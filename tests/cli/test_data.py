@@ -15,6 +15,7 @@ from edged.site import only_daemon, open_store, upkeep_rules
 from edged.storage import audit, frames, labels, recover, requests, samples
 from edged.storage.upkeep import Upkeep
 from edged.wire.messages import Frame, FrameHeader, Region
+from tests.cli.terminal import typed
 from tests.storage.conftest import StandIn, noise
 
 NOON = 1_795_262_400.0  # 2026-11-21T12:00:00Z
@@ -116,15 +117,16 @@ def test_a_dry_run_says_exactly_what_goes_and_the_real_one_takes_that(site, args
 
 
 def test_nobody_erases_by_accident(site):
-    refused = edged(site, "data", "purge", "--camera", "gate", stdin="n\n")
+    purge = [sys.executable, "-m", "edged", "-c", site / "config.toml", "data", "purge", "--camera", "gate"]
+    refused = typed("n", purge)
     assert (refused.returncode, "12 pictures" in refused.stderr) == (130, True)
-    assert told(site, "data", "purge", "--camera", "gate", code=2)["error"]["code"] == "unconfirmed"
+    assert told(site, "data", "purge", "--camera", "gate", stdin="y\n", code=1)["error"]["code"] == "not_asked"
     assert edged(site, "data", "purge", "--yes").returncode == 2
     assert edged(site, "data", "purge", "--day", "yesterday").returncode == 2
     assert told(site, "data", "purge", "--camera", "barn", "--yes", code=4)["error"]["code"] == "not_found"
     assert told(site, "data", "purge", "--samples", site / "none", "--yes", code=4)["error"]["code"] == "misconfigured"
     assert told(site, "data", "ls")["total"]["pictures"] == 24
-    assert edged(site, "data", "purge", "--camera", "gate", stdin="y\n").returncode == 0
+    assert typed("y", purge).returncode == 0
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from edged.clock import SystemClock
 from edged.storage import audit
 from edged.storage.store import Store
+from tests.cli.terminal import typed
 
 STREET = ("0,0.4", "0.3,0.4", "0.3,1", "0,1")
 
@@ -50,11 +51,12 @@ def test_a_mask_is_added_listed_and_removed_only_after_a_second_word(site, edged
     assert "18.0%  street" in text
     assert "window  (config.toml)" in text
 
-    asked = edged("camera", "mask", "remove", "gate", number, said="n\n")
+    remove = [sys.executable, "-m", "edged", "-c", site / "config.toml", "camera", "mask", "remove", "gate", number]
+    asked = typed("n", remove)
     assert (asked.returncode, "will show what “street” hides" in asked.stderr) == (130, True)
-    assert edged("--json", "camera", "mask", "remove", "gate", number).returncode == 2
+    assert edged("--json", "camera", "mask", "remove", "gate", number, said="y\n").returncode == 1
     assert len(listed(edged)) == 2
-    gone = edged("camera", "mask", "remove", "gate", number, "--author", "ben", said="y\n")
+    gone = typed("y", [*remove, "--author", "ben"])
     assert (gone.returncode, "stay masked" in gone.stdout) == (0, True)
     assert [m["from"] for m in listed(edged)] == ["config.toml"]
     assert edged("camera", "mask", "remove", "gate", number, "--yes").returncode == 4
