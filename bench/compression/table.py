@@ -119,18 +119,28 @@ def _codec(measured: Document) -> Iterator[Said]:
     for r in measured["rows"]:
         yield Said(
             "decode",
-            f"{'bit-exact' if r['exact'] else 'not exact'}, {r['unpack_mb_per_s']:.0f} MB/s, memory "
-            f"{r['unpack_memory_over_output']:.2f}x the output resident ({r['stream_memory_over_output']:.2f}x streamed"
-            f"{_allocated(r)}), {r['bytes'] / 1e6:.1f} MB",
-            bool(r["exact"]) and r["unpack_mb_per_s"] >= 50 and r["unpack_memory_over_output"] <= 2,
+            f"{'bit-exact' if r['exact'] else 'not exact'}, {r['unpack_mb_per_s']:.0f} MB/s, memory {_memory(r)}, "
+            f"{r['bytes'] / 1e6:.1f} MB",
+            bool(r["exact"]) and r["unpack_mb_per_s"] >= 50 and _own(r) <= 2,
             f"{r['name']}, {r['weights']} weights",
         )  # fmt: skip
 
 
-def _allocated(row: Mapping[str, Any]) -> str:
-    """Nothing of documents from before that was measured."""
-    found = row.get("unpack_allocated_over_output")
-    return "" if found is None else f"; allocated {found:.2f}x"
+def _own(row: Mapping[str, Any]) -> float:
+    """Memory over output; of documents from before code was told apart, all that became resident."""
+    return float(row.get("unpack_own_over_output", row["unpack_memory_over_output"]))
+
+
+def _memory(row: Mapping[str, Any]) -> str:
+    resident, streamed = row["unpack_memory_over_output"], row["stream_memory_over_output"]
+    if "unpack_own_over_output" not in row:
+        allocated = row.get("unpack_allocated_over_output")
+        more = "" if allocated is None else f"; allocated {allocated:.2f}x"
+        return f"{resident:.2f}x the output resident ({streamed:.2f}x streamed{more})"
+    return (
+        f"{_own(row):.2f}x the output ({row['stream_own_over_output']:.2f}x streamed; {resident:.2f}x with code that was first "
+        f"touched; allocated {row['unpack_allocated_over_output']:.2f}x)"
+    )
 
 
 def _tuning(document: Document) -> Iterator[Said]:

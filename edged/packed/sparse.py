@@ -26,7 +26,7 @@ MAX_CELLS = 256  # pairs of classes; a quarter where neighbours are known
 _CELL_BITS = 9.0  # what the count of a cell costs, about
 _TRIED = (1, 2, 3, 4, 6, 8, 12, 16)  # numbers of classes
 _LOOKED_AT = 1 << 18  # places on which a width is judged
-_SORTED = 1 << 14  # places that are counted, or put in the order of their cells, at once
+_SORTED = 1 << 13  # places that are counted, or put in the order of their cells, at once
 
 Classes = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -183,30 +183,37 @@ def _read_lattice(reader: Reader, item: int, layout: Layout, of_lines: Classes) 
     counts: list[Counts] = []
     where: list[Places] = []
     for one in passes:
-        cells = canvas.cells(one, *of_lines)
-        counts.append(_read_ones(reader.side, _counted(cells, _cells(of_lines))))
-        shapes = gaps.shapes(*counts[-1])
-        (symbols,) = reader.symbols([(shapes.table, shapes.shares)])
-        steps = gaps.read_rest(reader, symbols, shapes)
-        where.append(_places(steps, counts[-1], cells, one, of_lines))
-        canvas.put(*where[-1], np.ones(len(steps), np.int8))
+        places, told = _read_pass(reader, canvas, one, of_lines)
+        where.append(places)
+        counts.append(told)
     kind = reader.side.number("by")
     of_cells, many = tiers.of_cells(kind, counts, _wide(of_lines))
     total = sum(sum(ones) for _, ones in counts)
-    told = values.read(reader.side, total, item, many)
+    coded = values.read(reader.side, total, item, many)
     if kind != BY_SIGN:
-        found = reader.symbols(told.parts(tiers.of_values(of_cells, counts)))
+        found = reader.symbols(coded.parts(tiers.of_values(of_cells, counts)))
         ends = np.cumsum([sum(ones) for _, ones in counts])[:-1]
-        return where, np.split(values.fill(reader, told, found, total, item), ends)
-    if told.book is None:
+        return where, np.split(values.fill(reader, coded, found, total, item), ends)
+    if coded.book is None:
         raise Corrupt("signs of values without a codebook", code="bad_packed")
     canvas.clear()
     kept: list[NDArray[np.unsignedinteger]] = []
     for one, (row, column) in zip(passes, where, strict=True):
-        found = reader.symbols(told.parts(canvas.signs(one, row, column)))
-        kept.append(values.fill(reader, told, found, len(row), item))
+        found = reader.symbols(coded.parts(canvas.signs(one, row, column)))
+        kept.append(values.fill(reader, coded, found, len(row), item))
         canvas.put(row, column, lattice.sign(kept[-1]))
     return where, kept
+
+
+def _read_pass(reader: Reader, canvas: Canvas, one: Pass, of_lines: Classes) -> tuple[Places, Counts]:
+    """Where the non-zeros of a pass stand; the canvas knows them from then on."""
+    cells = canvas.cells(one, *of_lines)
+    counts = _read_ones(reader.side, _counted(cells, _cells(of_lines)))
+    shapes = gaps.shapes(*counts)
+    (symbols,) = reader.symbols([(shapes.table, shapes.shares)])
+    places = _places(gaps.read_rest(reader, symbols, shapes), counts, cells, one, of_lines)
+    canvas.put(*places, np.ones(len(places[0]), np.int8))
+    return places, counts
 
 
 def _write_ones(writer: Writer, places: Sequence[int], ones: Sequence[int]) -> None:
