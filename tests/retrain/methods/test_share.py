@@ -6,6 +6,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from edged import packed
 from edged.retrain import export, source, zoo
 from edged.retrain.methods import Lesson, Model, prune, refine, share
 from edged.retrain.methods.codebook import Books, Shared, kmeans
@@ -73,6 +74,19 @@ def test_the_exported_file_has_the_very_values_also_of_a_network_with_norms(name
     for weights in inside:
         assert distinct(weights) <= 6
         assert any(f.shape == weights.shape and np.array_equal(f, weights) for f in files)
+
+
+def test_values_are_short_and_the_packed_file_is_smaller_for_it(pics, clock):
+    made, _ = share.apply(Model(32, CLASSES, net_of()), 16, Lesson(pics(32), pics(8), clock))
+    file = export.to_onnx(made.net, 32)
+    with torch.no_grad():
+        for weights in shareable(made.net).values():
+            assert not (weights.numpy().view(np.uint32) & 0xFFFF).any()
+            book = weights.unique()
+            weights.copy_(
+                (book * 1.0001)[torch.searchsorted(book, weights)]
+            )  # as many values, all of their bits in use
+    assert len(packed.pack(file)) < len(packed.pack(export.to_onnx(made.net, 32))) - 100
 
 
 def test_a_codebook_made_before_the_norms_are_folded_would_not_survive_the_export():
