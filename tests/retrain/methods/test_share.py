@@ -83,9 +83,8 @@ def test_values_are_short_and_the_packed_file_is_smaller_for_it(pics, clock):
         for weights in shareable(made.net).values():
             assert not (weights.numpy().view(np.uint32) & 0xFFFF).any()
             book = weights.unique()
-            weights.copy_(
-                (book * 1.0001)[torch.searchsorted(book, weights)]
-            )  # as many values, all of their bits in use
+            longer = book * 1.0001  # as many values, all of their bits in use
+            weights.copy_(longer[torch.searchsorted(book, weights)])
     assert len(packed.pack(file)) < len(packed.pack(export.to_onnx(made.net, 32))) - 100
 
 
