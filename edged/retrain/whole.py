@@ -17,10 +17,13 @@ from edged.clock import Clock
 from edged.retrain import fit, lesson
 from edged.retrain.jobs import TrainJob
 
-EPOCHS = 8
-# Samples an epoch. The more there are the smaller the steps, so that weights go about as far in all: with PKLot as a new camera
+# The passes and the rate of stage `train`. With 8 passes at half that rate camera B of CNRPark ended at 90.7 to 91.5 %, with
+# these at 92.5 to 94.3 % (measured on arrays, three choices of 641 labels).
+EPOCHS = 14
+LEAST, MOST = 1000, 2000  # samples drawn in one pass
+# Beyond MOST pictures the steps are smaller, so that weights do not go farther from what they knew: with PKLot as a new camera
 # beside 10,000 old pictures of two others, the usual rate kept 90.8 % of the second, a third of it 93.8 % (measured).
-LEAST, MOST = 1000, 3000
+SMALLEST = 1 / 3
 
 
 def drawn(pictures: int) -> int:
@@ -29,8 +32,8 @@ def drawn(pictures: int) -> int:
 
 
 def rate(usual: float, pictures: int) -> float:
-    """The highest learning rate: `usual` is that of an epoch of LEAST samples."""
-    return usual * LEAST * EPOCHS / drawn(pictures)
+    """The highest learning rate; `usual` is that of stage `train`."""
+    return usual * max(SMALLEST, min(1.0, MOST / pictures))
 
 
 def learn(

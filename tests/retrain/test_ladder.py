@@ -212,18 +212,18 @@ def test_the_last_rung_is_left_out_where_the_old_would_not_fit_beside_the_new(ch
 
 
 def test_what_the_last_rung_draws_and_how_far_it_steps():
-    assert [whole.drawn(n) for n in (50, 2000, 9000)] == [8000, 16000, 24000]
-    assert [whole.rate(3e-3, n) for n in (50, 2000, 9000)] == pytest.approx([3e-3, 1.5e-3, 1e-3])
+    assert [whole.drawn(n) for n in (50, 1500, 9000)] == [14000, 21000, 28000]
+    assert [whole.rate(3e-3, n) for n in (50, 2000, 4000, 9000)] == pytest.approx([3e-3, 3e-3, 1.5e-3, 1e-3])
 
 
 def test_the_last_rung_takes_those_steps(champion, tmp_path, short, monkeypatch):
     seen = []
     monkeypatch.setattr(whole.fit, "fit", lambda net, train, tune, job, *_, **__: seen.append((job.lr, len(train))))
-    data = dataclasses.replace(data_of(), more=lambda: spots(1800, seed=9))
+    data = dataclasses.replace(data_of(), more=lambda: spots(3800, seed=9))
     job = ladder.as_train(job_of())
     whole.learn(None, data, job, 0.6, tmp_path, limit_s=60, clock=SystemClock(), tell=quiet)
     ((lr, n),) = seen
-    assert n == 2000
+    assert n == 4000
     assert lr == pytest.approx(job.lr / 2)
 
 
