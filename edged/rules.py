@@ -8,7 +8,7 @@ from typing import Any
 
 from edged import plan
 from edged.due import Rules as When
-from edged.retrain import gate
+from edged.retrain import gate, untaught
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Rules:
     unlabelled: int = 3000
     compress_loss: float = 0.01  # that accuracy control allows
     search_minutes: float = 0.0  # for a search over chains; 0 = none
+    least: int = untaught.LEAST  # labelled crops that a training from scratch needs
 
     @property
     def split(self) -> plan.Split:

@@ -52,7 +52,7 @@ class Steps:
         body = plan.body(self.store, self.rules.split)
         counts = {part: len(body[part]) for part in ("train", "tune", "holdout")}
         anew = not self._asked_for() and plan.anew(self.store, body, self.rules.arch)
-        against = vouched.refusal(body, self.rules.limits, self.rules.block_s, anew=anew)
+        against = vouched.refusal(body, self.rules.limits, self.rules.block_s, anew=anew, least=self.rules.least)
         told = ", ".join(f"{n} {part}" for part, n in counts.items())
         return {
             "snapshot": snapshots.add(self.store, body), **counts, "last_label": last_label, "told": told, "anew": anew,
@@ -61,10 +61,10 @@ class Steps:
 
     def enough(self, split: Outcome) -> None:
         """Raises Refused when nothing on this snapshot could be judged and nobody gives his word, or he does and it can be;
-        when a class is to be learned that no label shows."""
+        when a class is to be learned that no label shows, or all from too few labels."""
         against = vouched.refusal(
             snapshots.get(self.store, split["snapshot"]), self.rules.limits, self.rules.block_s, word=self._word(),
-            sha256=self._asked_for(), anew=split.get("anew", False),
+            sha256=self._asked_for(), anew=split.get("anew", False), least=self.rules.least,
         )  # fmt: skip
         if against is not None:
             raise against
@@ -126,7 +126,7 @@ class Steps:
         )  # fmt: skip
         job = {
             **self._job(split), "arch": rules.arch, "start": course.start, "seed": rules.seed, "epochs": rules.epochs,
-            "lr": recipes.rate(rules.architecture, fits.BATCH),
+            "lr": recipes.rate(rules.architecture, fits.BATCH), "min_samples": rules.least,
         }  # fmt: skip
         result = self._run("train", "train", job)
         told = f"{result['epochs']} epochs, {size_text(result['size'])}{_accuracy(result)}"

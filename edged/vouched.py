@@ -36,11 +36,12 @@ def of(asked: Sequence[Request]) -> Word:
 
 def refusal(
     body: snapshots.Body, limits: gate.GateLimits, block_s: float, *, word: Word | None = None, sha256: str = "",
-    anew: bool = False,
+    anew: bool = False, least: int = untaught.LEAST,
 ) -> Refused | None:  # fmt: skip
     """Why a cycle on this snapshot ends before it trains, None = it goes on. few_held_out, in the gate's words, where nothing
-    could pass and nobody gives his word; can_be_judged where he does and the gate can; missing_class, in the words of training,
-    where it would begin `anew`, from scratch. `sha256` of the model that was asked for, "" = none.
+    could pass and nobody gives his word; can_be_judged where he does and the gate can; too_few or missing_class, in the words of
+    training, where it would begin `anew`, from scratch. `least` labelled crops are enough for that. `sha256` of the
+    model that was asked for, "" = none.
     """
     held = snapshots.per_class(body, "holdout")
     n, against = sum(held.values()), gate.lacking(held, limits)
@@ -49,8 +50,9 @@ def refusal(
             f"{n} samples are held out here, so the gate can judge it: nobody's word is taken instead",
             hint=f"`edged cycle run --model {sha256[:12]}`", code="can_be_judged",
         )  # fmt: skip
-    if anew and n >= limits.min_holdout and (missing := untaught.refusal(snapshots.per_class(body, "train"))):
-        return missing
+    taught = untaught.refusal(snapshots.per_class(body, "train"), least) if anew else None
+    if taught is not None and n >= limits.min_holdout:
+        return taught
     if not against:
         return None
     hint = _more_to_test_on(block_s, [] if n < limits.min_holdout else [c for c, k in held.items() if not k])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -282,7 +283,9 @@ class SimulatedSite:
 
         self.box = Box(self.link, self.store, self.repo, submit, box_rules(self.config), self.clock)
         self.learn = Learn(self.store)
-        self.loop = Loop(self.store, loop_rules(self.config), self.repo, self.clock, self.learn)
+        # Learn's threshold is found on a handful
+        rules = replace(loop_rules(self.config), least=8)
+        self.loop = Loop(self.store, rules, self.repo, self.clock, self.learn)
 
     def kill_box(self) -> None:
         """The daemon is gone without a goodbye."""

@@ -22,6 +22,7 @@ from edged.daemon import loop_rules
 from edged.errors import Corrupt, Misconfigured, Refused, Unavailable
 from edged.improve import STARTS, Asked, Cancel, Loop
 from edged.publish import fleet
+from edged.retrain import untaught
 from edged.retrain.choice import Choice, by_camera, choose
 from edged.site import NewSite, create
 from edged.storage import (
@@ -93,7 +94,8 @@ class Rows:
         """The daemon's parts, as after a (re)start."""
         self.store = self.open()
         self.learn = Learn(self.store)
-        self.loop = Loop(self.store, loop_rules(self.config), self.repo, self.clock, self.learn)
+        rules = replace(loop_rules(self.config), least=8)  # Learn's threshold is found on a handful
+        self.loop = Loop(self.store, rules, self.repo, self.clock, self.learn)
 
     def kill(self):
         self.store.close()
@@ -279,6 +281,23 @@ def test_labels_of_one_class_alone_end_a_cycle_with_what_to_do_and_begin_no_othe
     site.see(80)
     site.cycle()
     assert site.learn.ran[0] == "train"  # the control
+
+
+def test_too_few_labels_end_a_cycle_before_its_child_starts_and_begin_no_other(site):
+    site.loop = replace(site.loop, rules=replace(site.loop.rules, least=untaught.LEAST))
+    site.see(40)
+    found = site.cycle()
+    counted = site.outcome("snapshot")["train"]
+    assert 0 < counted < untaught.LEAST
+    said = f"too few labelled crops to train on: {counted} of at least 40"
+    assert (found.state, found.detail) == ("refused", f"{said} (label more, over more of the day)")
+    assert site.learn.ran == []
+    site.drift()
+    assert site.loop.due().waits == f"waits for a new label: {said}; drift at gate"
+    site.see(40)
+    site.cycle()
+    assert site.learn.ran[0] == "train"  # the control
+    assert site.learn.jobs[0][1]["min_samples"] == untaught.LEAST, "the child refuses by the same number"
 
 
 def test_a_model_is_learned_on_from_also_where_the_labels_that_are_left_show_one_class(released):

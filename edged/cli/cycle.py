@@ -83,7 +83,7 @@ def _dry_run(context: Context, model: str, overturn: bool) -> None:
         found = preview.of(store, rules.split, rules.arch, model)
         decided = plan.when(store, when_rules(config), SystemClock().now(), daemon=daemon_runs(config.data_dir))
     forecast = preview.forecast(found, rules.arch, len(rules.classes), rules.memory_bytes)
-    against = vouched.refusal(found.body, rules.limits, rules.block_s, sha256=model, anew=found.anew)
+    against = vouched.refusal(found.body, rules.limits, rules.block_s, sha256=model, anew=found.anew, least=rules.least)
     contradicted = "" if overturn else found.against
     counts = ", ".join(f"{n} {part}" for part, n in found.counts.items())
     limit = size(rules.memory_bytes)

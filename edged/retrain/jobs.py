@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edged.errors import Refused
+from edged.retrain import untaught
 
 Stage = Literal["train", "learn", "survey", "reuse", "compress", "search", "trial", "retest"]
 
@@ -66,7 +67,7 @@ class TrainJob(Job, frozen=True, kw_only=True, forbid_unknown_fields=True):
     patience: Annotated[int, Meta(ge=1)] = 10  # epochs without a better tune split before it stops
     epoch_least: Annotated[int, Meta(ge=1)] = 1000  # crops drawn per epoch (again and again when there are fewer)
     epoch_most: Annotated[int, Meta(ge=1)] = 4000  # and at most
-    min_samples: Annotated[int, Meta(ge=1)] = 40  # fewer crops in the train split are refused
+    min_samples: Annotated[int, Meta(ge=1)] = untaught.LEAST  # fewer crops in the train split are refused
     draw: Literal["chance", "turns"] = (
         "chance"  # "turns": every crop as often as its chance says, none by luck (fit.drawn)
     )

@@ -250,16 +250,10 @@ def teach(
 def _check_data(job: TrainJob, train: Pictures) -> None:
     if len(job.classes) < 2:
         raise Refused(f"one class only ({', '.join(job.classes)}): there is nothing to tell apart", code="one_class")
-    if len(train) < job.min_samples:
-        raise Refused(
-            f"too few labelled crops to train on: {len(train)} of at least {job.min_samples}"
-            + (f" ({train.skipped} could not be read)" if train.skipped else ""),
-            hint="label more, over more of the day",
-            code="too_few",
-        )
     found = Counter(train.labels.tolist())
-    if missing := untaught.refusal({name: found[i] for i, name in enumerate(job.classes)}):
-        raise missing
+    taught = {name: found[i] for i, name in enumerate(job.classes)}
+    if against := untaught.refusal(taught, job.min_samples, train.skipped):
+        raise against
 
 
 def weights_of(net: nn.Module, job: TrainJob) -> bytes:

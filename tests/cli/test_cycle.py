@@ -3,12 +3,14 @@
 import json
 import re
 import threading
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
 from edged.cli import main
 from edged.clock import SystemClock
+from edged.retrain import untaught
 from edged.site import NewSite, create, only_daemon
 from edged.storage import Store, brought, cycles, labels, models, releases, requests
 from tests.site import classifier
@@ -84,6 +86,21 @@ def test_a_dry_run_says_in_the_cycles_words_that_a_class_has_no_label(tmp_path):
     assert refused == "no labelled crop in the train split shows: light"
     assert detail.startswith(f"{refused} (label crops of `light`")
     assert f"{refused}: it would end here {detail.removeprefix(f'{refused} ')}" in found.stdout
+
+
+def test_a_dry_run_says_in_the_cycles_words_that_too_few_are_labelled(tmp_path):
+    rows = Rows(tmp_path / "site")
+    rows.see(40)
+    rows.loop = replace(rows.loop, rules=replace(rows.loop.rules, least=untaught.LEAST))
+    (rows.folder / "config.toml").write_text(
+        (rows.folder / "config.toml").read_text().replace("block_s = 900", "block_s = 100")
+        + "\n[train]\ninput_px = 32\n[retest.gate]\nmin_holdout = 4\n"
+    )
+    refused = document(edged(rows.folder, "--json", "cycle", "run", "--dry-run"))["refused"]
+    detail = rows.cycle().detail
+    rows.store.close()
+    assert refused.startswith("too few labelled crops to train on: ")
+    assert detail == f"{refused} (label more, over more of the day)"
 
 
 def test_a_dry_run_says_how_long_a_search_looks_for_more_chains(site):

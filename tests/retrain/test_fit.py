@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from edged.errors import Refused
-from edged.retrain import export, fit, jobs, pictures, train, zoo
+from edged.retrain import export, fit, jobs, pictures, train, untaught, zoo
 
 torch.set_num_threads(1)
 
@@ -122,15 +122,35 @@ class Nan(torch.nn.Module):
 @pytest.mark.parametrize(
     ("n", "classes", "words"),
     [
-        (10, ["disc", "box"], "10 of at least 40"),
-        (60, ["disc"], "one class only"),
+        (10, ["disc", "box"], "too few labelled crops to train on: 10 of at least 40"),
         (60, ["disc", "box", "cross"], "no labelled crop in the train split shows: cross"),
+        (10, ["disc", "box", "cross"], "no labelled crop in the train split shows: cross"),
     ],
 )
-def test_data_that_cannot_teach_is_refused(crops, tmp_path, clock, n, classes, words):
+def test_data_that_cannot_teach_is_refused_in_the_words_that_were_said_before(
+    crops, tmp_path, clock, n, classes, words
+):
     few = pictures.load(crops(n), classes, 32)
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(Refused) as e:
         teach(job(classes=classes), few, few, tmp_path / "c", clock)
+    before = untaught.refusal(dict.fromkeys(classes, 0) | {"disc": n // 2, "box": n // 2})
+    assert str(e.value) == str(before) == words
+    assert (e.value.hint, e.value.code) == (before.hint, before.code)
+
+
+def test_one_class_alone_is_refused(crops, tmp_path, clock):
+    few = pictures.load(crops(60), ["disc"], 32)
+    with pytest.raises(Refused, match="one class only"):
+        teach(job(classes=["disc"]), few, few, tmp_path / "c", clock)
+
+
+def test_pictures_that_are_gone_are_said_where_too_few_are_left(crops, tmp_path, clock):
+    gone = pictures.Crop("gate:y:0", "gate", "box", lambda: (_ for _ in ()).throw(Refused("gone")))
+    few = pictures.load([*crops(38), gone], ("disc", "box"), 32)
+    with pytest.raises(
+        Refused, match=r"^too few labelled crops to train on: 38 of at least 40 \(1 could not be read\)$"
+    ):
+        teach(job(classes=["disc", "box"]), few, few, tmp_path / "c", clock)
 
 
 def test_crops_that_do_not_decode_are_counted_not_guessed(crops):
