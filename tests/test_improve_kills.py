@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from edged.clock import SystemClock
+from edged.retrain import jobs
 from edged.storage import candidates, cycles, releases
 from edged.storage.store import Store
 from tests.test_improve import Rows
@@ -109,7 +110,7 @@ def test_two_rounds_that_are_killed_in_every_stage_come_to_their_releases(site):
         assert second.state in ("released", "refused"), second.detail
         learned = cycles.outcome(store, 2, "train")
         if learned is not None:  # else nothing was learned, said in words
-            assert learned["rung"].partition("-")[0] in ("norms", "head", "tail", "all")
+            assert learned["rung"].partition("-")[0] in (*jobs.RUNGS, "full")
             assert [t["name"] for t in learned["rungs_tried"]]
     left = {p.suffix for p in (site.folder / "jobs").rglob("*") if p.is_file() and not p.name.startswith(".")}
     assert left <= {".json", ".txt"}

@@ -93,7 +93,8 @@ def init(
             if root_dirs
             else f"\n  the root key of the releases lies in {data_dir.resolve() / 'keys' / 'tuf'}:"
             " carry it away, docs/trust.md"
-        ),
+        )
+        + ("\n  mosquitto: docs/broker.md says which files it is given" if mosquitto else ""),
     )
 
 
