@@ -13,7 +13,20 @@ from dataclasses import dataclass, field
 from sqlite3 import Row
 
 from edged.errors import Corrupt, EdgedError, Refused
-from edged.storage import audit, copies, frames, journal, keeping, masks, models, objects, seal, segment, snapshots
+from edged.storage import (
+    audit,
+    copies,
+    frames,
+    journal,
+    keeping,
+    masks,
+    models,
+    objects,
+    seal,
+    segment,
+    segments,
+    snapshots,
+)
 from edged.storage.store import Store
 
 Progress = Callable[[float], None]  # share done, 0..1
@@ -77,7 +90,7 @@ class _Walk:
 
 def _segments(store: Store, sealed: bool, progress: Progress) -> Iterator[Finding]:
     """Each segment once, from its first byte to its last."""
-    paths = journal.files(store)
+    paths = segments.files(store)
     rows = {
         r["number"]: r for r in store.rows("select number, generation, state, recorded from segment order by number")
     }

@@ -24,7 +24,7 @@ import msgspec
 
 from edged.clock import day
 from edged.errors import Corrupt
-from edged.storage import frames, journal, limit, seal, segment
+from edged.storage import frames, journal, limit, seal, segment, segments
 from edged.storage.segment import Body, Entry, Found, Record
 from edged.storage.store import Store
 
@@ -118,7 +118,7 @@ def reseal(store: Store, object_ids: Collection[str], progress: Progress = lambd
 
 def _length(store: Store, number: int) -> int:
     """Bytes that a segment holds when it is written again."""
-    path = journal.path_of(store, number)
+    path = segments.path_of(store, number)
     return max(store.segment_bytes, path.stat().st_size if path.exists() else 0)
 
 
@@ -140,7 +140,7 @@ def _empty(store: Store, number: int) -> int:
     return copied
 
 
-def _moved(store: Store, found: Found, record: Record, number: int, of: journal.Class) -> journal.Draft:
+def _moved(store: Store, found: Found, record: Record, number: int, of: segments.Class) -> journal.Draft:
     before = {e.id: e.place for e in found.entries}
 
     def rows(place: journal.Place) -> int:
@@ -199,7 +199,7 @@ def _anew(
 
 @contextmanager
 def _opened(store: Store, number: int) -> Iterator[int]:
-    fd = os.open(journal.path_of(store, number), os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(segments.path_of(store, number), os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield fd
     finally:

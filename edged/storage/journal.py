@@ -22,21 +22,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from edged.durable import sync_folder
 from edged.errors import Corrupt, EdgedError, Unavailable
-from edged.storage import disk, limit, segment
+from edged.storage import disk, segment
 from edged.storage.segment import Entry, Record
+from edged.storage.segments import CLASSES, Class, Head, Heads, path_of
 
 if TYPE_CHECKING:
     from edged.storage.store import Store
 
 log = logging.getLogger(__name__)
 
-Class = Literal["new", "kept"]
-CLASSES: tuple[Class, ...] = ("kept", "new")
 COOLDOWN_S = (1.0, 8.0)  # after the first failure, and at most
 GROUP_BYTES = 8 * 2**20
 OWED = 512  # records without rows, at most
@@ -77,18 +74,6 @@ class _Owed:
     told: bool  # their callers have what was promised
 
 
-@dataclass
-class _Head:
-    """A segment that is being written."""
-
-    number: int
-    generation: int
-    fd: int
-    end: int
-    size: int  # of the file
-    announced: bool  # its row says that it is open
-
-
 class Journal:
     """Use `Store.journal`. Thread-safe."""
 
@@ -98,7 +83,7 @@ class Journal:
         self._turn = threading.Lock()
         self._waiting: list[Draft] = []
         self._waiting_lock = threading.Lock()
-        self._heads: dict[Class, _Head] = {}
+        self._heads = Heads(store, self._settle, self._failed)
         self._owed: list[_Owed] = []
         self._owed_names: set[object] = set()
         self._owed_since: threading.Timer | None = None
@@ -152,7 +137,7 @@ class Journal:
                 self._settle()
             if self._owed_since is not None:
                 self._owed_since.cancel()
-            self._leave()
+            self._heads.leave()
             os.close(self._lock_fd)
 
     # the turn
@@ -203,7 +188,7 @@ class Journal:
 
     def _write(self, drafts: list[Draft], of: Class) -> None:
         while drafts:
-            head = self._head(of, drafts[0].record.size)
+            head = self._heads.to_write(of, drafts[0].record.size)
             start = offset = segment.pages(head.end)
             pieces: list[bytes] = []
             placed: list[tuple[Draft, Place]] = []
@@ -217,7 +202,7 @@ class Journal:
             try:
                 self._flush(head, of, start, pieces)
             except Unavailable as e:
-                if e.code != "disk_full" or not self._instead(head, of, offset, offset - start):
+                if e.code != "disk_full" or not self._heads.instead(head, of, offset, offset - start):
                     raise
                 drafts[:0] = [d for d, _ in placed]
                 continue
@@ -226,22 +211,22 @@ class Journal:
             self.written += len(placed)
             self._failures = 0
 
-    def _flush(self, head: _Head, of: Class, start: int, pieces: list[bytes]) -> None:
+    def _flush(self, head: Head, of: Class, start: int, pieces: list[bytes]) -> None:
         size = sum(map(len, pieces))
         if start + size > head.size:
-            disk.require_space(self._store.data_dir, start + size - head.size, self._reserve(of))
+            disk.require_space(self._store.data_dir, start + size - head.size, self._heads.reserve(of))
         try:
             disk.write_at(head.fd, start, pieces)
         except OSError as e:  # nothing was flushed: the same place may be written again
-            raise self._failed(disk.renamed(e, self._path(head.number))) from e
+            raise self._failed(disk.renamed(e, path_of(self._store, head.number))) from e
         try:
             os.fdatasync(head.fd)
             self.flushes += 1
         except OSError as e:
             self._broken = True
-            raise self._failed(disk.renamed(e, self._path(head.number))) from e
+            raise self._failed(disk.renamed(e, path_of(self._store, head.number))) from e
 
-    def _record(self, head: _Head, of: Class, placed: Sequence[tuple[Draft, Place]]) -> None:
+    def _record(self, head: Head, of: Class, placed: Sequence[tuple[Draft, Place]]) -> None:
         later = self._store.linger_s > 0 and all(d.promised is not None for d, _ in placed)
         self._owed.append(_Owed(head.number, head.generation, of, head.end, placed, later))
         if later:
@@ -313,91 +298,6 @@ class Journal:
                 else:  # its key was destroyed meanwhile
                     log.warning("a frame that was answered has no rows: %s", e)
 
-    # segments
-
-    def _head(self, of: Class, size: int) -> _Head:
-        """The segment to write to."""
-        head = self._heads.get(of) or self._resume(of)
-        if head is not None and segment.pages(head.end) + size > max(self._store.segment_bytes, head.size):
-            self._retire(head, of)
-            head = None
-        head = self._heads[of] = head or self._begin(of)
-        return head
-
-    def _retire(self, head: _Head, of: Class) -> None:
-        self._settle()  # while the segment is known to be the open one
-        os.close(head.fd)
-        self._heads.pop(of, None)
-
-    def _instead(self, head: _Head, of: Class, end: int, size: int) -> bool:
-        """Go on in a free segment that need not grow, when this one cannot; False if there is none."""
-        if end <= head.size:
-            return False
-        free = self._free(size)
-        if len(free) < (2 if of == "new" else 1):
-            return False
-        self._retire(head, of)
-        self._heads[of] = self._again(*free[0])
-        return True
-
-    def _free(self, size: int = 0) -> list[tuple[int, int]]:
-        """Number and generation of the free segments whose files have `size` bytes."""
-        taken = [h.number for h in self._heads.values()]
-        rows = self._store.rows("select number, generation from segment where state = 'free' order by number")
-        return [
-            (r[0], r[1]) for r in rows
-            if r[0] not in taken and (not size or ((p := self._path(r[0])).exists() and p.stat().st_size >= size))
-        ]  # fmt: skip
-
-    def _again(self, number: int, generation: int) -> _Head:
-        fd = self._open(number, create=True)
-        return _Head(number, generation + 1, fd, 0, os.fstat(fd).st_size, False)
-
-    def _resume(self, of: Class) -> _Head | None:
-        """The open segment of a run before this one; recovery has recorded all of it."""
-        row = self._store.row(
-            "select number, generation, recorded from segment where state = 'open' and class = ?", (of,)
-        )
-        if row is None:
-            return None
-        fd = self._open(row["number"], create=False)
-        return _Head(row["number"], row["generation"], fd, row["recorded"], os.fstat(fd).st_size, True)
-
-    def _begin(self, of: Class) -> _Head:
-        """A free segment, else a new one. The last of all is kept for cleaning, which has to write before it can free."""
-        free, may = self._free(), limit.of(self._store, self._reserve(of))
-        if len(free) + may.more < (2 if of == "new" else 1):
-            raise may.full()
-        if free:
-            return self._again(*free[0])
-        disk.require_space(self._store.data_dir, self._store.segment_bytes, self._reserve(of))
-        last = int(self._store.value("select coalesce(max(number), 0) from segment"))
-        number = max([last, *(h.number for h in self._heads.values())]) + 1
-        fd = self._open(number, create=True)
-        found = next(segment.scan(fd, number), None)  # left by a run whose rows were lost and that had no receipt
-        return _Head(number, found.generation + 1 if found else 1, fd, 0, os.fstat(fd).st_size, False)
-
-    def _reserve(self, of: Class) -> int:
-        """Bytes of the disk that are not to be touched. What is moved is moved to make room, or to erase."""
-        return self._store.min_free if of == "new" else 0
-
-    def _open(self, number: int, *, create: bool) -> int:
-        path = self._path(number)
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
-            try:
-                if create:  # also a file that is there: whoever made it may have died, or failed, before this
-                    sync_folder(self.folder)
-            except BaseException:
-                os.close(fd)
-                raise
-            return fd
-        except OSError as e:
-            raise self._failed(disk.renamed(e, path)) from e
-
-    def _path(self, number: int) -> Path:
-        return path_of(self._store, number)
-
     # what goes wrong
 
     def _failed(self, e: EdgedError) -> EdgedError:
@@ -416,7 +316,7 @@ class Journal:
         if wait > 0:
             raise Unavailable(f"the disk failed; tried again in {wait:.0f} s", code="disk_failed")
         if self._broken:
-            self._leave()
+            self._heads.leave()
             self._store.reopen()
             self._settle()  # before its segment can be taken for an empty one
             # What stands behind `recorded` in what was left may be on disk or not, whatever the cache says.
@@ -424,18 +324,8 @@ class Journal:
             self._broken = False
             log.warning("the store was opened anew after a failure of the disk")
 
-    def _leave(self) -> None:
-        for head in self._heads.values():
-            with suppress(OSError):
-                os.close(head.fd)
-        self._heads.clear()
-
 
 LOCK = ".lock"
-
-
-def path_of(store: Store, number: int) -> Path:
-    return store.segments_dir / f"{number:08d}.seg"
 
 
 def written_now(store: Store) -> bool:
@@ -448,11 +338,6 @@ def written_now(store: Store) -> bool:
     finally:
         os.close(fd)
     return False
-
-
-def files(store: Store) -> dict[int, Path]:
-    """Every segment file by its number."""
-    return {int(p.stem): p for p in sorted(store.segments_dir.glob("*.seg")) if p.stem.isdecimal()}
 
 
 def _group(waiting: list[Draft]) -> list[Draft]:

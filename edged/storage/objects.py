@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edged.errors import Corrupt, Refused
-from edged.storage import disk, journal, seal, segment
+from edged.storage import disk, journal, seal, segment, segments
 from edged.storage.store import Store
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def read(store: Store, object_id: str) -> bytes:
 
 def raw_bytes(store: Store, object_id: str, number: int | None, place: int | None, size: int) -> bytes:
     """The sealed bytes as they lie there. Raises Corrupt when they are not there."""
-    path = plain_path(store, object_id) if number is None else journal.path_of(store, number)
+    path = plain_path(store, object_id) if number is None else segments.path_of(store, number)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:

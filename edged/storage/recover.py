@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edged.errors import Corrupt, Misconfigured
-from edged.storage import adopt, cameras, disk, frames, journal, segment
+from edged.storage import adopt, cameras, disk, frames, segment, segments
 from edged.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def run(store: Store) -> Recovered:
     if not store.has_key:
         return Recovered()
     brought = unreadable = 0
-    for number, path in journal.files(store).items():
+    for number, path in segments.files(store).items():
         row = store.row("select generation, state, recorded from segment where number = ?", (number,))
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -74,7 +74,7 @@ def rebuild(store: Store, progress: Progress = lambda _: None) -> Recovered:
     store.journal  # noqa: B018
     store.seal.accept_catalogue(store)
     brought = unreadable = 0
-    paths = journal.files(store)
+    paths = segments.files(store)
     for i, (number, path) in enumerate(paths.items()):
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:

@@ -28,7 +28,7 @@ from pathlib import Path
 from edged.clock import Clock, SystemClock, iso, stopwatch
 from edged.durable import sync_folder
 from edged.errors import Corrupt, Unavailable
-from edged.storage import alarms, copies, journal, pages, salvage, schema, wal
+from edged.storage import alarms, copies, pages, salvage, schema, segments, wal
 from edged.storage.connection import explained
 from edged.storage.store import CATALOGUE, Store
 
@@ -117,7 +117,7 @@ def miss_segments(store: Store) -> list[int]:
     """At a start: segments whose file is gone or shorter than its rows say. There is an alarm while any is; nothing is
     written to them again. Their rows stay: a disk that is not mounted may come back.
     """
-    missing = cut_off(store.rows(_COUNTED), journal.files(store))
+    missing = cut_off(store.rows(_COUNTED), segments.files(store))
     if not missing:
         alarms.clear(store, alarms.SEGMENTS_LOST)
         return []

@@ -21,7 +21,7 @@ from edged.errors import Misconfigured, Unavailable
 from edged.publish import cloud, release
 from edged.publish.cloud import CloudTarget
 from edged.publish.release import Description
-from edged.storage import audit, erasure, journal, outbox
+from edged.storage import audit, erasure, outbox, segments
 from edged.storage.store import Store
 
 ALL = dict.fromkeys(cloud.KINDS, True)
@@ -288,7 +288,7 @@ def test_a_damaged_crop_is_refused_and_the_rest_goes_on(site, bucket, clock):
     (crop,) = [p for p in outbox.all(site) if p.kind == "scrubbed_crops"]
     object_id = crop.source.removeprefix("object:")
     number, end = site.row("select segment, place + size from object where id = ?", (object_id,))
-    with journal.path_of(site, number).open("r+b") as file:
+    with segments.path_of(site, number).open("r+b") as file:
         file.seek(end - 1)
         last = file.read(1)[0]
         file.seek(end - 1)

@@ -13,11 +13,11 @@ from edged.storage import (
     copies,
     cycles,
     insights,
-    journal,
     masks,
     models,
     objects,
     segment,
+    segments,
     snapshots,
 )
 from edged.storage.insights import Insight
@@ -35,7 +35,7 @@ def codes(store, **options):
 def place_of(store, kind="frame"):
     """Segment file, place, size of the newest object of a kind."""
     row = store.row("select segment, place, size from object where kind = ? order by rowid desc limit 1", (kind,))
-    return journal.path_of(store, row["segment"]), row["place"], row["size"]
+    return segments.path_of(store, row["segment"]), row["place"], row["size"]
 
 
 def overwrite(path, at, data):
@@ -135,7 +135,7 @@ def test_a_record_that_a_power_cut_tore_is_no_finding(store, add):
     store.execute("update frame set object = null where id = 'boot-2'")
     store.execute("delete from object where id = ?", (last["id"],))
     store.execute("update segment set recorded = ?", (recorded,))
-    overwrite(journal.path_of(store, last["segment"]), last["place"], bytes(last["size"]))
+    overwrite(segments.path_of(store, last["segment"]), last["place"], bytes(last["size"]))
     assert codes(store) == []
 
 

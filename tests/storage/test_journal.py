@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from edged.errors import Refused, Unavailable
-from edged.storage import check, frames, journal, limit, objects, recover, samples
+from edged.storage import check, frames, journal, limit, objects, recover, samples, segments
 from edged.storage.store import Store
 
 SMALL = 64 * 1024
@@ -91,7 +91,7 @@ def test_segments_fill_one_after_the_other_and_no_frame_is_cut_in_two(small, add
         add(small, n)
     assert len(states(small)) > 2
     assert [s for _, s, _ in states(small)] == ["full"] * (len(states(small)) - 1) + ["open"]
-    assert all(p.stat().st_size <= SMALL for p in journal.files(small).values())
+    assert all(p.stat().st_size <= SMALL for p in segments.files(small).values())
     assert check.run(small) == []
 
 

@@ -37,7 +37,7 @@ ON_A_SMALL_DISK = textwrap.dedent(
     import sys
     from pathlib import Path
     from edged.errors import Unavailable
-    from edged.storage import Store, check, disk, frames, journal, limit, objects, recover, retention, upkeep
+    from edged.storage import Store, check, disk, frames, limit, objects, recover, retention, segments, upkeep
     from tests.storage.conftest import StandIn, StillClock, noise
     from edged.wire.messages import Frame, FrameHeader, Region
 
@@ -76,7 +76,7 @@ ON_A_SMALL_DISK = textwrap.dedent(
         if row > 300:
             break
     print("stored", stored, "refused", refused, "in a row", worst, "lowest free", low,
-          "pictures", objects.used(store), "segments", len(journal.files(store)), "of", store.segment_bytes)
+          "pictures", objects.used(store), "segments", len(segments.files(store)), "of", store.segment_bytes)
     print("limit", limit.of(store), "free", disk.free(folder))
     assert row <= 300, "nothing is stored any more"
     assert worst <= 20, worst  # two steps of the upkeep; segments of 28 pictures

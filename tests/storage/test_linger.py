@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from edged.errors import Refused, Unavailable
-from edged.storage import check, clean, erasure, frames, journal, recover, samples
+from edged.storage import check, clean, erasure, frames, journal, recover, samples, segments
 
 NEVER = 3600.0  # seconds: only what settles by itself does
 
@@ -103,7 +103,7 @@ def test_no_segment_is_left_or_freed_while_rows_of_it_are_owed(lingering, add):
     with lingering.journal.settled():
         pass
     assert rows(lingering) == 40
-    assert len(journal.files(lingering)) >= 3
+    assert len(segments.files(lingering)) >= 3
     assert check.run(lingering) == []
 
 

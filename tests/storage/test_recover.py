@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from edged.errors import Misconfigured, Unavailable
-from edged.storage import check, clean, frames, journal, labels, objects, recover, samples, segment
+from edged.storage import check, clean, frames, labels, objects, recover, samples, segment, segments
 from edged.storage.journal import Journal
 
 SMALL = 64 * 1024
@@ -76,7 +76,7 @@ def test_frames_that_came_after_a_torn_group_outlive_the_next_power_cut(open_sto
             row["generation"],
             row["recorded"],
         )
-        fd = os.open(journal.path_of(store, row["number"]), os.O_RDWR)
+        fd = os.open(segments.path_of(store, row["number"]), os.O_RDWR)
         os.pwrite(fd, b"".join(pieces)[: segment.PAGE], row["recorded"])
     with cut() as store:
         recover.run(store)
