@@ -2,6 +2,6 @@
 DIR`).
 
 Light (no torch, no cv2; `edged.improve` imports them): `jobs`, `children`, `limits`, `tidy`, `device`, `gate`, `report`, `nets`,
-`fits`, `recipes`, `card`, `bring` (its child is `prove`), `weights_file`.
+`tables`, `fits`, `recipes`, `card`, `bring` (its child is `prove`), `weights_file`.
 Child side (torch, onnx, cv2 inside): `zoo`, `pictures`, `train`, `export`, `compress`, `trial`.
 """

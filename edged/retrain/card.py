@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from edged.clock import iso
 from edged.errors import Refused
-from edged.retrain import nets
+from edged.retrain import nets, tables
 from edged.retrain.report import Report, Share
 from edged.storage import brought, candidates, reports, snapshots, verdicts
 from edged.storage.candidates import Candidate
@@ -281,7 +281,7 @@ def _counts(name: str, classes: int, px: int) -> tuple[int | None, int | None]:
         rows = nets.layers(name, classes, px)
     except Refused:
         return None, None
-    return nets.parameters(rows), nets.macs(rows)
+    return tables.parameters(rows), tables.macs(rows)
 
 
 def to_json(card: Card) -> bytes:

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Literal
 
 from edged.errors import Refused
-from edged.retrain import nets
-from edged.retrain.nets import Layer
+from edged.retrain import nets, tables
+from edged.retrain.tables import Layer
 
 Rung = Literal["norms", "head", "tail", "all", "scratch"]
 RUNGS: tuple[Rung, ...] = ("norms", "head", "tail", "all", "scratch")
@@ -130,12 +130,12 @@ def estimate(
     """
     rows = nets.layers(name, classes, px)
     speed = speed or Speed()
-    cuts = nets.cuts(rows)
+    cuts = tables.cuts(rows)
     at = cuts[-1] if rung == "head" else cuts[max(0, len(cuts) - TAIL_BLOCKS)] if cut is None else cut
     trained = rows[at:] if rung in ("head", "tail") else rows
     stored = pictures * 3 * px * px
     features = 0 if rung not in ("head", "tail") else 4 * pictures * _entering(rows, at)
-    weights = 4 * nets.parameters(rows)
+    weights = 4 * tables.parameters(rows)
     if rung == "norms":
         work = round(_FORWARD_KEPT * 4 * batch * sum(sorted((r.floats for r in rows), reverse=True)[:2]))
         least = round(_HELD * weights)
@@ -146,7 +146,7 @@ def estimate(
         drawn = _drawn(rung, pictures)
         seconds = _steps(trained, drawn, batch)
         if rung in ("head", "tail"):
-            seconds += pictures * _ENGINE_S * nets.macs(rows[:at])
+            seconds += pictures * _ENGINE_S * tables.macs(rows[:at])
         else:
             work += _DRAWN_COPIES * 4 * batch * 3 * px * px
             seconds += drawn * 3 * px * px * _AUGMENT_S
@@ -158,8 +158,8 @@ def estimate(
         "a training step" if work >= least else "checkpoint and export": max(work, least),
     }
     return Fit(
-        name=name, px=px, rung=rung, batch=batch, pictures=pictures, parameters=nets.parameters(rows),
-        macs=nets.macs(rows), peak_bytes=sum(parts.values()), cpu_seconds=round(seconds / speed.factor, 1),
+        name=name, px=px, rung=rung, batch=batch, pictures=pictures, parameters=tables.parameters(rows),
+        macs=tables.macs(rows), peak_bytes=sum(parts.values()), cpu_seconds=round(seconds / speed.factor, 1),
         parts=tuple((k, v) for k, v in parts.items() if v), basis=f"from the layer table; {speed.basis}",
     )  # fmt: skip
 
@@ -173,8 +173,8 @@ def step(name: str, px: int, classes: int, *, batch: int = BATCH) -> tuple[int, 
 
 
 def _step_bytes(rows: tuple[Layer, ...], batch: int) -> int:
-    weights, largest = 4 * nets.parameters(rows), 4 * max(row.parameters for row in rows)
-    return round(_STEP_WEIGHTS * weights + _STEP_LARGEST * largest + _STEP_KEPT * 4 * batch * nets.activations(rows))
+    weights, largest = 4 * tables.parameters(rows), 4 * max(row.parameters for row in rows)
+    return round(_STEP_WEIGHTS * weights + _STEP_LARGEST * largest + _STEP_KEPT * 4 * batch * tables.activations(rows))
 
 
 def _steps(rows: tuple[Layer, ...], drawn: int, batch: int) -> float:
@@ -189,7 +189,7 @@ def _work(rows: tuple[Layer, ...], batch: int, price: tuple[float, float, float,
     wide = [row for row in rows if not row.depthwise]  # a depthwise convolution is as slow as what it reads and writes
     numbers = sum(row.outputs * row.side**2 for row in rows if row.kind != "flatten")
     pooled = sum(row.outputs * row.side**2 * row.kernel**2 for row in rows if row.kind == "pool")
-    amounts = (batch * nets.macs(tuple(wide)), batch * numbers, batch * pooled, nets.parameters(rows), len(rows))
+    amounts = (batch * tables.macs(tuple(wide)), batch * numbers, batch * pooled, tables.parameters(rows), len(rows))
     return sum(a * p for a, p in zip(amounts, price, strict=True))
 
 

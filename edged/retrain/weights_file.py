@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edged.errors import Refused
-from edged.retrain import nets
+from edged.retrain import nets, tables
 
 MAX_HEADER = 1 << 20  # the largest network here has 8 kB
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
@@ -63,7 +63,7 @@ def _check(data: bytes) -> Facts:
     header, end = _header(data)
     given = json.loads(header.pop("__metadata__")["edged"])
     name, px, classes = str(given[0]), int(given[1]), tuple(str(c) for c in given[2])
-    wanted = nets.tensors(nets.layers(name, len(classes), px))
+    wanted = tables.tensors(nets.layers(name, len(classes), px))
     found = {k: _shape(k, v) for k, v in header.items()}
     if found != wanted:
         odd = sorted({k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k)})

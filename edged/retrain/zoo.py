@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from edged.retrain import nets
-from edged.retrain.nets import Layer
+from edged.retrain.tables import Layer
 
 # Luma of BT.601, the one that JPEG uses.
 _LUMA = (0.299, 0.587, 0.114)

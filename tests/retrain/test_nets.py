@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from edged.errors import Refused
-from edged.retrain import nets
+from edged.retrain import nets, tables
 
 # name, classes, px, parameters, multiply-adds, and how far the published figure is rounded: (at least, at most)
 PUBLISHED = [
@@ -37,15 +37,15 @@ PUBLISHED = [
 @pytest.mark.parametrize(("name", "classes", "px", "parameters", "macs"), PUBLISHED)
 def test_parameters_and_multiply_adds_are_those_of_the_paper(name, classes, px, parameters, macs):
     rows = nets.layers(name, classes, px)
-    assert parameters[0] <= nets.parameters(rows) <= parameters[1]
-    assert macs[0] <= nets.macs(rows) <= macs[1]
+    assert parameters[0] <= tables.parameters(rows) <= parameters[1]
+    assert macs[0] <= tables.macs(rows) <= macs[1]
 
 
 def test_another_table_would_not_pass_for_the_papers():
     """The control: one layer more, one stride less, and the count is off."""
     mobilenet = nets.layers("mobilenet-1.0", 1000, 224)
-    assert not 568.5e6 <= nets.macs(mobilenet[:30] + mobilenet[33:]) <= 569.5e6
-    assert nets.parameters(nets.layers("alexnet", 999, 224)) != 61_100_840
+    assert not 568.5e6 <= tables.macs(mobilenet[:30] + mobilenet[33:]) <= 569.5e6
+    assert tables.parameters(nets.layers("alexnet", 999, 224)) != 61_100_840
 
 
 @pytest.mark.parametrize("name", nets.LISTED)
@@ -74,7 +74,7 @@ def test_a_name_or_a_number_of_classes_that_cannot_be_is_refused_in_words():
 def test_what_a_step_keeps_of_a_picture_is_counted_by_hand():
     """LeNet-5 at 32 px: luma, C1, S2 and where its maxima were (64 bits), C3, S4 and its, C5, F6, output."""
     rows = nets.layers("lenet-5", 10, 32)
-    assert nets.activations(rows) == 1024 + 6 * 784 + 3 * 6 * 196 + 16 * 100 + 3 * 16 * 25 + 120 + 84 + 10
+    assert tables.activations(rows) == 1024 + 6 * 784 + 3 * 6 * 196 + 16 * 100 + 3 * 16 * 25 + 120 + 84 + 10
 
 
 def test_the_tables_need_no_torch_and_no_numpy():

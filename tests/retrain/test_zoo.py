@@ -8,7 +8,7 @@ from torch import nn
 from edged import engine
 from edged.engine import patterns, preprocess
 from edged.errors import Corrupt
-from edged.retrain import export, nets, zoo
+from edged.retrain import export, nets, tables, zoo
 
 SMALL = [
     ("lenet-300-100", 28), ("lenet-5", 32), ("lenet-5-caffe", 28), ("mobilenet-0.125", 32), ("mobilenet-0.25", 64),
@@ -50,9 +50,9 @@ def test_the_last_cut_leaves_the_classifier_alone_in_the_tail(build, name, px):
 @pytest.mark.parametrize(("name", "px"), SMALL)
 def test_torch_counts_what_the_table_says(build, name, px):
     net, rows = build(name, px), nets.layers(name, 3, px)
-    assert sum(p.numel() for p in net.parameters()) == nets.parameters(rows)
-    assert len(nets.cuts(rows)) == len(zoo.blocks(net))
-    assert nets.tensors(rows) == {name: tuple(t.shape) for name, t in net.state_dict().items()}
+    assert sum(p.numel() for p in net.parameters()) == tables.parameters(rows)
+    assert len(tables.cuts(rows)) == len(zoo.blocks(net))
+    assert tables.tensors(rows) == {name: tuple(t.shape) for name, t in net.state_dict().items()}
     wrote = []
     hooks = [
         m.register_forward_hook(lambda m, _, out: wrote.append(out[0].numel()))

@@ -29,5 +29,5 @@ def each(net: nn.Module, px: int) -> dict[nn.Module, int]:
 
 
 def of(net: nn.Module, px: int) -> int:
-    """For one picture, of all its convolutions and full connections, as `nets.Layer.macs` counts them."""
+    """For one picture, of all its convolutions and full connections, as `tables.Layer.macs` counts them."""
     return sum(each(net, px).values())

@@ -11,8 +11,8 @@ from edged.errors import Refused
 from edged.retrain import export, zoo
 from edged.retrain.methods import Lesson, Model, channels, macs
 from edged.retrain.nets import layers
-from edged.retrain.nets import macs as counted
 from edged.retrain.pictures import Pictures
+from edged.retrain.tables import macs as counted
 
 CLASSES = ("disc", "box")
 NETS = [
