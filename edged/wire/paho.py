@@ -19,7 +19,7 @@ import logging
 import random
 import socket
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,6 +36,7 @@ from edged.wire.link import Endpoint, Message, Will
 from edged.wire.messages import MAX_FRAME_BYTES
 from edged.wire.publication import Publication, take_apart
 from edged.wire.tls import client_context, explain
+from edged.wire.waiting import Arrived, Inbox, Outbox
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +73,8 @@ class PahoLink:
         self._endpoint = endpoint
         self._reconnect_s = reconnect_s
         self._changed = threading.Condition()  # guards everything below; paho is never called while it is held
-        self._inbox: deque[tuple[Message, int, int, int]] = deque()  # message, packet id, qos, connection it came by
-        self._inbox_bytes = 0
-        self._unacked: dict[int, tuple[int, int]] = {}  # packet id -> bytes, qos
-        self._unacked_bytes = 0
-        self._acked_early: set[int] = set()  # acknowledged before `publish` learnt the packet id
+        self._inbox = Inbox()
+        self._outbox = Outbox()
         self._filters: dict[str, None] = {}
         self._subscribing: dict[int, str] = {}
         self._answered_early: dict[int, list[str]] = {}  # refusals that came before the packet id was known
@@ -141,7 +139,7 @@ class PahoLink:
                 )
             if retain and not self._retain_allowed:
                 raise Refused("the broker keeps no retained messages", code="no_retain")
-            if self._unacked_bytes + size > WAITING_BYTES:
+            if self._outbox.bytes + size > WAITING_BYTES:
                 raise Unavailable("the broker takes messages too slowly; too many wait already", code="busy")
         info = self._client.publish(topic, payload, qos, retain, packed)
         # QoS 1 into a connection that broke this moment: paho keeps the message and sends it after the reconnect.
@@ -149,15 +147,11 @@ class PahoLink:
             raise Unavailable(f"the message could not be queued: {info.rc.name}")
         with self._changed:
             self._sent += 1
-            if info.mid in self._acked_early:
-                self._acked_early.discard(info.mid)
-            else:
-                self._unacked[info.mid] = (size, qos)
-                self._unacked_bytes += size
+            self._outbox.sent(info.mid, size, qos)
 
     def backlog(self) -> int:
         """Bytes of messages that were queued and that the broker has not acknowledged."""
-        return self._unacked_bytes
+        return self._outbox.bytes
 
     def subscribe(self, topic_filter: str) -> None:
         """QoS 1; remembered across reconnects. May be called before the link is up."""
@@ -171,14 +165,13 @@ class PahoLink:
         """The next message, or None after `timeout_s` seconds. Taking a message acknowledges it to the broker."""
         with self._changed:
             self._changed.wait_for(lambda: self._inbox or self._closing.is_set(), timeout_s)
-            if not self._inbox:
+            found = self._inbox.take()
+            if found is None:
                 return None
-            message, mid, qos, connection = self._inbox.popleft()
-            self._inbox_bytes -= len(message.payload)
-            fresh = self._up and connection == self._connects
-        if qos and fresh:  # a packet id means nothing on another connection
-            self._client.ack(mid, qos)
-        return message
+            fresh = self._up and found.connection == self._connects
+        if found.qos and fresh:  # a packet id means nothing on another connection
+            self._client.ack(found.packet_id, found.qos)
+        return found.message
 
     def connected(self) -> bool:
         return self._up
@@ -290,9 +283,7 @@ class PahoLink:
             self._reason = reason
             if count:
                 self._counts[count] += 1
-            self._unacked = {mid: (size, qos) for mid, (size, qos) in self._unacked.items() if qos}
-            self._unacked_bytes = sum(size for size, _ in self._unacked.values())
-            self._acked_early.clear()
+            self._outbox.cut()
             self._subscribing.clear()
             self._answered_early.clear()
             self._changed.notify_all()
@@ -308,11 +299,10 @@ class PahoLink:
         with self._changed:
             self._packet_limit = getattr(properties, "MaximumPacketSize", MQTT_NO_LIMIT)
             self._retain_allowed = bool(getattr(properties, "RetainAvailable", 1))
-            if any(size > self._packet_limit for size, _ in self._unacked.values()):
+            if self._outbox.longest() > self._packet_limit:
                 # paho would send them again, the broker would hang up again, for ever
                 self._counts["dropped"] += len(client.drop_out_messages())
-                self._unacked.clear()
-                self._unacked_bytes = 0
+                self._outbox.clear()
             self._connects += 1
             self._subscribable = True
             filters = list(self._filters)
@@ -346,35 +336,25 @@ class PahoLink:
         message = Message(topic, incoming.payload, incoming.pairs, retain)
         with self._changed:
             self._received += 1
-            if self._inbox_bytes + len(message.payload) > WAITING_BYTES:
-                self._forget_stale()
-            full = self._inbox_bytes + len(message.payload) > WAITING_BYTES
+            if self._inbox.bytes + len(message.payload) > WAITING_BYTES:
+                # Of this connection at most RECEIVE_MAXIMUM messages wait, the broker holds back the rest; but a link that
+                # breaks again and again while nobody receives would gather as many each time.
+                self._counts["dropped"] += self._inbox.forget_before(self._connects)
+            full = self._inbox.bytes + len(message.payload) > WAITING_BYTES
             if not topic or full:
                 self._counts["dropped"] += 1
             else:
-                self._inbox.append((message, incoming.packet_id, qos, self._connects))
-                self._inbox_bytes += len(message.payload)
+                self._inbox.put(Arrived(message, incoming.packet_id, qos, self._connects))
                 self._changed.notify_all()
                 return
         if qos and not full:  # what found no room stays unacknowledged: the broker still has it
             client.ack(incoming.packet_id, qos)
 
-    def _forget_stale(self) -> None:
-        """What nobody took of an earlier connection. Of this one at most RECEIVE_MAXIMUM messages wait, the broker holds
-        back the rest; but a link that breaks again and again while nobody receives would gather as many each time."""
-        fresh = [waiting for waiting in self._inbox if waiting[3] == self._connects]
-        self._counts["dropped"] += len(self._inbox) - len(fresh)
-        self._inbox = deque(fresh)
-        self._inbox_bytes = sum(len(message.payload) for message, *_ in fresh)
-
     def _on_publish(
         self, client: Client, _data: Any, mid: int, reason: ReasonCode, properties: Properties | None
     ) -> None:
         with self._changed:
-            if mid in self._unacked:
-                self._unacked_bytes -= self._unacked.pop(mid)[0]
-            else:
-                self._acked_early.add(mid)
+            self._outbox.acknowledged(mid)
             if reason.value == NO_MATCHING_SUBSCRIBERS:
                 self._counts["unmatched"] += 1
             if reason.is_failure:

@@ -24,7 +24,7 @@ OWN = "edged/1/site/cam/alice"
 def settled(link):
     """Wait until the broker has answered everything this link said."""
     for _ in range(int(WAIT / 0.02)):
-        if not link._unacked and not link._subscribing:
+        if not link.backlog() and not link._subscribing:
             return
         SystemClock().sleep(0.02)
     pytest.fail("the broker did not answer")

@@ -274,8 +274,8 @@ def test_what_nobody_takes_is_bounded_in_bytes_whatever_happens_to_the_connectio
         assert link.wait_connected(WAIT)
         actor.say(*(published(i, b"%d" % i * 200) for i in range(1, 5)))
         actor.say(mqtt5.PingRespPacket())
-        wait_for(lambda: [m[3] for m in link._inbox].count(link.connects()) == 4)
-        assert link._inbox_bytes == sum(len(m[0].payload) for m in link._inbox) <= 1000
+        wait_for(lambda: [m.connection for m in link._inbox].count(link.connects()) == 4)
+        assert link._inbox.bytes == sum(len(m.message.payload) for m in link._inbox) <= 1000
     taken = [link.receive(WAIT).payload[:1] for _ in range(len(link._inbox))]
     assert taken[-4:] == [b"1", b"2", b"3", b"4"], "of the connection that is up nothing is lost"
     assert [actor.read().packet_id for _ in range(4)] == [1, 2, 3, 4]
