@@ -20,6 +20,8 @@ SCALE_BITS = 14
 SCALE = 1 << SCALE_BITS
 MAX_SYMBOLS = 256
 SPARE = 32  # numbers beyond SCALE
+COARSE = 4  # bits of a number that `lists` leaves to a search
+_EVERY = np.arange(MAX_SYMBOLS, dtype=np.uint8)
 _COUNTS = (32, 64, 128, 256, 512, 1024, 2048)  # a table is sent as counts of about so many symbols
 
 # Gaps: LINEAR symbols of equal width, then each twice as wide as the one before.
@@ -48,13 +50,20 @@ class Tables:
         number += np.repeat((sizes << np.uint32(16)) - self.start.reshape(-1), sizes)  # modulo 2 ** 32
         return number, np.frombuffer(b"".join(map(_symbols, self._rows)), np.uint8)
 
-    def lists(self) -> list[tuple[bytes, list[tuple[int, int]]]]:
-        """The same for a decoder of one symbol after another: the symbol of each number, start and size of each symbol.
+    def lists(self) -> list[tuple[bytes, list[tuple[int, int, int]]]]:
+        """The same for a decoder of one symbol after another, in little memory: for each table the symbol of every
+        2 ** COARSE-th number, and start, end and size of each symbol.
 
         What the range coder's shift cut off lies a little beyond the last number, and is taken for the last symbol.
         """
-        starts = self.start.tolist()
-        return [(_symbols(row, SPARE), list(zip(starts[i], row, strict=False))) for i, row in enumerate(self._rows)]
+        starts, found = self.start.tolist(), []
+        for row, start in zip(self._rows, starts, strict=True):
+            cuts = [(a, a + n, n) for a, n in zip(start, row, strict=False)]
+            last = max(i for i, n in enumerate(row) if n)
+            cuts[last] = (start[last], SCALE + SPARE, row[last])
+            symbols = np.repeat(_EVERY[: len(row)], row)[:: 1 << COARSE].tobytes()
+            found.append((symbols + bytes((last,)) * (SPARE >> COARSE), cuts))
+        return found
 
     def cuts(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint8]]:
         """All symbols that have a share, table after table: table << SCALE_BITS | start, size, symbol. Small where `slots`
@@ -65,10 +74,9 @@ class Tables:
         return start, self.size[table, symbol], symbol.astype(np.uint8)
 
 
-def _symbols(sizes: Sequence[int], spare: int = 0) -> bytes:
-    """The symbol of each of the SCALE numbers, the last one `spare` times more."""
-    each = [bytes((symbol,)) * size for symbol, size in enumerate(sizes) if size]
-    return b"".join((*each, each[-1][:1] * spare))
+def _symbols(sizes: Sequence[int]) -> bytes:
+    """The symbol of each of the SCALE numbers."""
+    return b"".join(bytes((symbol,)) * size for symbol, size in enumerate(sizes))
 
 
 def normalise(counts: Sequence[int]) -> list[int]:

@@ -236,10 +236,11 @@ class Decoder:
         self._code, self._range = code, span
         return node - (1 << width)
 
-    def shares(self, tables: Sequence[tuple[bytes, list[tuple[int, int]]]], which: Sequence[int], bits: int) -> bytes:
-        """One symbol by each table named in `which`; a table is (symbol of each slot, (start, size) of each symbol).
-
-        A slot may be a little beyond the last one: what the shift cuts off of the range.
+    def shares(
+        self, tables: Sequence[tuple[bytes, list[tuple[int, int, int]]]], which: Sequence[int], bits: int, coarse: int
+    ) -> bytes:
+        """One symbol by each table named in `which`; a table is (symbol of every 2 ** coarse-th slot, (start, end, size) of each
+        symbol). A slot may be a little beyond the last one: what the shift cuts off of the range.
         """
         out, data = bytearray(), self._data
         put = out.append
@@ -247,9 +248,13 @@ class Decoder:
         try:
             for symbols, cuts in map(tables.__getitem__, which):
                 span >>= bits
-                symbol = symbols[code // span]
+                slot = code // span
+                symbol = symbols[slot >> coarse]
+                start, end, size = cuts[symbol]
+                while slot >= end:
+                    symbol += 1
+                    start, end, size = cuts[symbol]
                 put(symbol)
-                start, size = cuts[symbol]
                 code -= start * span
                 span *= size
                 while span < TOP:

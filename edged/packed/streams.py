@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edged.errors import Corrupt
 from edged.packed import bitfield, rans
-from edged.packed.frequencies import SCALE_BITS, Tables
+from edged.packed.frequencies import COARSE, SCALE_BITS, Tables
 from edged.packed.rangecoder import Decoder, Encoder
 
 FEW = 1 << 14  # symbols that are decoded one after another
@@ -112,7 +112,7 @@ class Reader:
         which, rows = _joined(full)
         tables = Tables(rows)
         if len(which) <= FEW:
-            found = np.frombuffer(self.side.shares(tables.lists(), which.tolist(), SCALE_BITS), np.uint8)
+            found = np.frombuffer(self.side.shares(tables.lists(), which.tolist(), SCALE_BITS, COARSE), np.uint8)
         else:
             many = lanes(len(which)) if self._version == 1 else self.side.number("lanes") + 1
             if many > MOST_LANES:
