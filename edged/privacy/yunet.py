@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edged import engine
 from edged.engine import onnx_file
 from edged.errors import Misconfigured, Refused
 from edged.privacy import night
+from edged.privacy.compiled import Compiled
 from edged.privacy.detect import Found, View, plausible
 from edged.privacy.scrub import Withheld
 
@@ -61,28 +61,16 @@ class YuNet:
         except OSError as e:
             raise Misconfigured(f"the YuNet file {path} cannot be read: {e.strerror}") from e
         self.sha256 = hashlib.sha256(self._data).hexdigest()
-        self._runtime, self._threads = runtime, threads
-        self._engines: dict[tuple[int, int], engine.Engine] = {}
+        self.engines = Compiled(self._data, runtime, threads, most=KEPT_SIZES)
         try:
             self._names = onnx_file.check(self._data).outputs
             # Not square: a network that swaps width and height is found out.
             check(self._run(np.zeros((1, 3, 2 * STEP, 3 * STEP), np.float32)), 3 * STEP, 2 * STEP)
         except Refused as e:
             raise Misconfigured(f"{path} is no YuNet: {e}", hint=f"expected: {EXPECTED}") from e
-        self._engines.clear()
+        self.engines.clear()
         for long_side in LONG_SIDES:  # the first frame must not wait for them
-            self.runtime = self.prepare(*input_size(1280, 720, long_side)).runtime
-
-    def prepare(self, width: int, height: int) -> engine.Engine:
-        """The network for one input size. Compiled once; the last few are kept."""
-        loaded = self._engines.pop((width, height), None)
-        if loaded is None:
-            while len(self._engines) >= KEPT_SIZES:  # before the new one takes its memory
-                del self._engines[next(iter(self._engines))]
-            shape = (1, 3, height, width)
-            loaded = engine.load(self._data, runtime=self._runtime, threads=self._threads, input_shape=shape)
-        self._engines[width, height] = loaded
-        return loaded
+            self.runtime = self.engines.at(*input_size(1280, 720, long_side)).runtime
 
     def find(self, view: View) -> list[Found]:
         """Boxes of faces that score at least `keep`, of both scales; raises Withheld (code detector)."""
@@ -111,7 +99,7 @@ class YuNet:
         return decode(outputs, width, self.keep)
 
     def _run(self, batch: NDArray[np.float32]) -> Outputs:
-        answer = self.prepare(batch.shape[3], batch.shape[2]).run(batch)
+        answer = self.engines.at(batch.shape[3], batch.shape[2]).run(batch)
         return dict(zip(self._names, answer, strict=True))
 
 

@@ -42,7 +42,7 @@ def told(detector, monkeypatch):
 
     def tell(heat: float, scale: float = 2.0) -> Answers:
         answers = Answers(heat, scale)
-        monkeypatch.setattr(detector, "prepare", lambda w, h: answers)
+        monkeypatch.setattr(detector.engines, "at", lambda w, h: answers)
         return answers
 
     return tell
@@ -188,8 +188,8 @@ def test_strict_finds_whatever_the_default_finds(detector, planted):
 def test_only_a_few_compiled_networks_are_kept():
     detector = FaceDetector()
     for width in range(64, 256, 32):
-        detector.prepare(width, 64)
-    assert len(detector._engines) == faces.KEPT_SIZES
+        detector.engines.at(width, 64)
+    assert len(detector.engines) == faces.KEPT_SIZES
 
 
 def test_daylight_is_left_as_it_is():

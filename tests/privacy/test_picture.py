@@ -256,7 +256,7 @@ class Answers:
 def test_numbers_that_are_none_withhold_the_picture(monkeypatch, bad, encode, request_of):
     detector = faces.FaceDetector()
     for answers in (Answers(bad), Answers(0.9, scale=bad)):
-        monkeypatch.setattr(detector, "prepare", lambda w, h, a=answers: a)
+        monkeypatch.setattr(detector.engines, "at", lambda w, h, a=answers: a)
         with pytest.raises(Withheld) as caught:
             Scrubber([detector]).scrub(request_of(encode(wide(1))))
         assert caught.value.code == "detector"

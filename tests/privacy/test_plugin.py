@@ -157,7 +157,7 @@ def test_numbers_that_are_none_in_mid_life_withhold_the_frame(made, view, monkey
     detector = made(nets.fixed_net(boxes=BOXES, scores=[0.9, 0.2]))
     for outputs in ((BOXES * np.nan, np.ones(2)), (BOXES, np.array([0.5, np.nan])), (BOXES,), (BOXES, np.ones(3))):
         broken = msgspec.defstruct("Broken", [("run", object), ("runtime", str)])(lambda batch, out=outputs: out, "")
-        monkeypatch.setattr(detector, "_prepare", lambda width, height, broken=broken: broken)
+        monkeypatch.setattr(detector._engines, "at", lambda width, height, broken=broken: broken)
         with pytest.raises(Withheld) as caught:
             detector.find(view)
         assert caught.value.code == "detector"

@@ -167,7 +167,7 @@ def test_a_dark_wall_has_no_face_and_only_a_few_networks_are_kept(file):
     detector = YuNet(file(network()))
     for height in (90, 180, 360, 720):
         assert detector.find(View(np.zeros((height, 640, 3), np.uint8))) == []
-    assert len(detector._engines) <= yunet.KEPT_SIZES
+    assert len(detector.engines) <= yunet.KEPT_SIZES
 
 
 @pytest.mark.parametrize(("picture", "size"), [((1280, 720), (1280, 704)), ((640, 360), (1280, 704))])

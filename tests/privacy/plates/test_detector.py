@@ -109,7 +109,7 @@ class Answers:
 def test_numbers_that_are_none_withhold_the_picture(monkeypatch, bad):
     found = PlateDetector()
     for answers in (Answers(bad), Answers(0.9, box=bad)):
-        monkeypatch.setattr(found.finder, "prepare", lambda size, a=answers: a)
+        monkeypatch.setattr(found.finder.engines, "at", lambda w, h, a=answers: a)
         with pytest.raises(Withheld) as caught:
             found.find(View(street(640, 360)))
         assert caught.value.code == "detector"
@@ -144,8 +144,8 @@ def test_the_networks_input_follows_the_picture(picture, long_side, size):
 
 def test_only_a_few_compiled_networks_are_kept(plates):
     for width in range(64, 64 + 32 * 8, 32):
-        plates.finder.prepare((width, 64))
-    assert len(plates.finder._engines) == heatmap.KEPT_SIZES
+        plates.finder.engines.at(width, 64)
+    assert len(plates.finder.engines) == heatmap.KEPT_SIZES
 
 
 def test_guesses_of_one_place_become_one_box_between_them():
