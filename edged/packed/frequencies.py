@@ -150,6 +150,18 @@ def _octave(zeros_and: int, ones: int) -> int:
     return ((zeros_and**16) // (ones**16)).bit_length() - 1
 
 
+@lru_cache(maxsize=1)
+def _ratios() -> tuple[int, ...]:
+    """2 ** ((2 u + 1) / 32) for u = 0 to 47, in 60 bits after the point."""
+    root = 2 << 60  # 2.0, then its square roots: 2 ** (1 / 32)
+    for _ in range(5):
+        root = isqrt(root << 60)
+    found = [root]
+    for _ in range(47):
+        found.append((found[-1] * root >> 60) * root >> 60)
+    return tuple(found)
+
+
 @lru_cache(maxsize=GAP_TABLES)
 def gap_table(table: int) -> tuple[int, ...]:
     """Shares of the gap symbols: a geometric distribution.
@@ -158,13 +170,7 @@ def gap_table(table: int) -> tuple[int, ...]:
     as rarely as a symbol of table - 16.
     """
     narrow = table < 48
-    table -= 0 if narrow else 16
-    root = 2 << 60  # 2.0, then its square roots: 2 ** (1 / 32), in 60 bits after the point
-    for _ in range(5):
-        root = isqrt(root << 60)
-    ratio = 1 << 60
-    for _ in range(2 * table + 1):
-        ratio = ratio * root >> 60
+    ratio = _ratios()[table if narrow else table - 16]
     stay = (1 << 60) - (1 << 120) // ratio // (1 if narrow else 16)  # the probability that a place is not set
     for _ in range(0 if narrow else 4):
         stay = stay * stay >> 60

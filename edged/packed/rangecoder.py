@@ -242,9 +242,8 @@ class Decoder:
         """One symbol by each table named in `which`; a table is (symbol of every 2 ** coarse-th slot, (start, end, size) of each
         symbol). A slot may be a little beyond the last one: what the shift cuts off of the range.
         """
-        out, data = bytearray(), self._data
-        put = out.append
-        code, span, at = self._code, self._range, self._at
+        out: list[int] = []
+        data, code, span, at = self._data, self._code, self._range, self._at
         try:
             for symbols, cuts in map(tables.__getitem__, which):
                 span >>= bits
@@ -254,7 +253,7 @@ class Decoder:
                 while slot >= end:
                     symbol += 1
                     start, end, size = cuts[symbol]
-                put(symbol)
+                out.append(symbol)
                 code -= start * span
                 span *= size
                 while span < TOP:
