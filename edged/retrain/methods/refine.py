@@ -5,9 +5,10 @@ distillation, Hinton et al., arXiv 1503.02531), which is worth more than anythin
 gets weaker with the weights that are gone (Han et al., arXiv 1506.02626, section 3.2: by the root of what is left).
 
 Guarantees: seeded; with one thread the same to the bit, unless time runs out; the holds are true of the result; it ends
-before `lesson.until`: where the steps would not fit, fewer are made and the schedule is shortened with them. The weights
-that are left are those of the epoch that did best on the judged pictures (by accuracy, or by the plan's own `judge`), the
-network as it came included, the first part of a schedule (`settled`) excluded. Does not guarantee that accuracy comes back.
+before `lesson.until`: where the steps would not fit, fewer are made and the schedule is shortened with them, and lengthened
+again where the box was busy only at first. The weights that are left are those of the epoch that did best on the judged
+pictures (by accuracy, or by the plan's own `judge`), the network as it came included, the first part of a schedule
+(`settled`) excluded. Does not guarantee that accuracy comes back.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def run(model: Model, lesson: Lesson, plan: Plan) -> float:
     """
     net, pics = model.net, lesson.train
     assert net is not None
-    steps = round(max(0.0, plan.epochs * lesson.effort) * len(pics) / plan.batch)
+    steps = wanted = round(max(0.0, plan.epochs * lesson.effort) * len(pics) / plan.batch)
     for hold in model.holds:
         hold.after_step(net)
     if not steps or lesson.clock.monotonic() > lesson.until:
@@ -92,7 +93,7 @@ def run(model: Model, lesson: Lesson, plan: Plan) -> float:
         while done < steps:
             if done % LOOK == LOOK - 1 and math.isfinite(until):
                 fitting = (until - began) / max(1e-9, (lesson.clock.monotonic() - began) / done)
-                steps = max(done + 1, min(steps, int(fitting)))  # the last one ends the schedule and is looked at
+                steps = max(done + 1, min(wanted, int(fitting)))  # the last one ends the schedule and is looked at
             if len(order) < plan.batch:
                 order = torch.randperm(len(pics), generator=dice)
             chosen, order = order[: plan.batch], order[plan.batch :]

@@ -170,6 +170,25 @@ def test_a_file_with_weights_that_are_no_numbers_is_refused_in_words(step, pics,
         apply(Model(28, CLASSES, onnx=data), chain.parse(step)[0], Lesson(pics(8, px=28), pics(0), clock))
 
 
+def test_a_box_that_was_busy_at_first_costs_only_the_steps_that_did_not_fit(pics):
+    """Between looks pass ten seconds twice, then one: at first sixty steps seem to fit, in the end it is five times as many."""
+
+    @dataclass
+    class Calming(Ticking):
+        looks: int = 0
+
+        def monotonic(self):
+            self.looks += 1
+            self.at += 10.0 if self.looks < 5 else 1.0
+            return self.at
+
+    clock = Calming()
+    lesson = Lesson(pics(96, px=28), pics(0), clock, effort=100, until=60.0)
+    epochs = refine.run(Model(28, CLASSES, net_of()), lesson, PLAN)
+    assert epochs * 96 / PLAN.batch > 180
+    assert clock.at <= 62
+
+
 def test_a_chain_that_is_short_of_time_leaves_some_for_every_step(pics):
     net, clock = net_of(), Ticking()
     data = source.with_metadata(export.to_onnx(net, 28), {source.CLASSES: '["disc", "box"]'})
