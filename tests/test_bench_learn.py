@@ -247,11 +247,29 @@ def test_recovery_is_given_a_tenth_of_the_new_world_spread_over_its_time_and_tes
 
     monkeypatch.setattr(recovery.recover, "run", run)
     old, new = worlds.shapes("light", 60, seed=1), worlds.shapes("dark", 60, seed=2, light=False)
-    recovery.run([old], new, record, seeds=(1,), name="recover", px=32, small=True)
+    measured = recovery.run([old], new, record, seeds=(1,), name="recover", px=32, small=True)
+    moments = measured["runs"][0]["moments"]
+    assert [moments[i] for i in given["new"].ids] == [
+        i.ts // recovery.BLOCK_S for i in new.items if f"dark:{i.name}" in given["new"].ids
+    ]
     assert given["new"].ids == tuple(f"dark:dark/{i}" for i in range(5, 60, 10))
     assert not set(given["tests"]["dark"].ids) & set(given["new"].ids)
     assert not set(given["tests"]["light"].ids) & set(given["old"].ids)
     assert len(given["old"]) + len(given["tests"]["light"]) == 60
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_of_each_old_camera_some_pictures_are_left_to_test_on(seed, tmp_path, monkeypatch):
+    shown = {"A": worlds.shapes("a", 90), "B": worlds.shapes("b", 300, seed=2)}
+    monkeypatch.setattr(recovery, "cnrpark", lambda _folder, camera: shown[camera])
+    monkeypatch.setattr(recovery, "pklot", lambda _folder, _sequences: worlds.shapes("lot", 10, seed=3))
+    given = []
+    monkeypatch.setattr(recovery.recover, "run", lambda old, new, tests, **_: given.append(tests) or {})
+    for _, drift in recovery.car_parks(tmp_path, tmp_path):
+        with pytest.raises(KeyError):  # nothing was measured that could be told
+            recovery.run(record=None, seeds=(seed,), name="recover", px=32, **drift)
+    assert [sorted(tests) for tests in given] == [["a", "b"], ["a", "b", "lot"]]
+    assert all(len(pictures) for tests in given for pictures in tests.values())
 
 
 @pytest.mark.slow
