@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from edged.errors import Corrupt
 
 MAX_WIDTH = 32
-_AT_ONCE = 1 << 13  # numbers; bounds the memory of intermediate values: about 40 bytes each
+_AT_ONCE = 1 << 12  # numbers; bounds the memory of intermediate values: about 40 bytes each
 _MASKS = (np.uint64(1) << np.arange(MAX_WIDTH + 1, dtype=np.uint64)) - np.uint64(1)
 
 

@@ -50,19 +50,18 @@ class Tables:
         number += np.repeat((sizes << np.uint32(16)) - self.start.reshape(-1), sizes)  # modulo 2 ** 32
         return number, np.frombuffer(b"".join(map(_symbols, self._rows)), np.uint8)
 
-    def lists(self) -> list[tuple[bytes, list[tuple[int, int, int]]]]:
+    def lists(self) -> list[tuple[bytes, list[int], Sequence[int]]]:
         """The same for a decoder of one symbol after another, in little memory: for each table the symbol of every
-        2 ** COARSE-th number, and start, end and size of each symbol.
+        2 ** COARSE-th number, and starts and sizes of the symbols, with one more start.
 
         What the range coder's shift cut off lies a little beyond the last number, and is taken for the last symbol.
         """
-        starts, found = self.start.tolist(), []
-        for row, start in zip(self._rows, starts, strict=True):
-            cuts = [(a, a + n, n) for a, n in zip(start, row, strict=False)]
-            last = max(i for i, n in enumerate(row) if n)
-            cuts[last] = (start[last], SCALE + SPARE, row[last])
+        starts = np.pad(self.start, ((0, 0), (0, 1)), constant_values=SCALE)
+        starts[starts == SCALE] += SPARE
+        found = []
+        for row, start in zip(self._rows, starts.tolist(), strict=True):
             symbols = np.repeat(_EVERY[: len(row)], row)[:: 1 << COARSE].tobytes()
-            found.append((symbols + bytes((last,)) * (SPARE >> COARSE), cuts))
+            found.append((symbols + symbols[-1:] * (SPARE >> COARSE), start, row))
         return found
 
     def cuts(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint8]]:

@@ -237,25 +237,23 @@ class Decoder:
         return node - (1 << width)
 
     def shares(
-        self, tables: Sequence[tuple[bytes, list[tuple[int, int, int]]]], which: Sequence[int], bits: int, coarse: int
+        self, tables: Sequence[tuple[bytes, list[int], Sequence[int]]], which: Sequence[int], bits: int, coarse: int
     ) -> bytes:
-        """One symbol by each table named in `which`; a table is (symbol of every 2 ** coarse-th slot, (start, end, size) of each
-        symbol). A slot may be a little beyond the last one: what the shift cuts off of the range.
+        """One symbol by each table named in `which`; a table is (symbol of every 2 ** coarse-th slot, starts of the symbols and
+        where the last one ends, sizes). A slot may be a little beyond 2 ** bits: what the shift cuts off of the range.
         """
         out: list[int] = []
         data, code, span, at = self._data, self._code, self._range, self._at
         try:
-            for symbols, cuts in map(tables.__getitem__, which):
+            for symbols, starts, sizes in map(tables.__getitem__, which):
                 span >>= bits
                 slot = code // span
                 symbol = symbols[slot >> coarse]
-                start, end, size = cuts[symbol]
-                while slot >= end:
+                while slot >= starts[symbol + 1]:
                     symbol += 1
-                    start, end, size = cuts[symbol]
                 out.append(symbol)
-                code -= start * span
-                span *= size
+                code -= starts[symbol] * span
+                span *= sizes[symbol]
                 while span < TOP:
                     span <<= 8
                     code = code << 8 | data[at]
