@@ -152,8 +152,9 @@ def rows(
                 made, facts = near.keep(usual, quantizer.exact, version, steps)
                 files[str(steps)] = told(intake.inside(made), before) | {"near": msgspec.to_builtins(facts)}
             chosen = near.nearest(
-                usual, quantizer.exact, version, enough, lambda d: measure.accuracy(d, learned.tune)
-            ).near
+                usual, quantizer.exact, version, enough, lambda d: measure.accuracy(d, learned.tune),
+                lambda d: measure.answers(d, learned.train),
+            ).near  # fmt: skip
         floats = {"as it is": exact} | {
             f"within {share:g} of a channel's largest": kept_floats(exact, base.onnx, share)
             for share in (1 / 128, 1 / 32)

@@ -32,6 +32,7 @@ from edged.retrain.pictures import Pictures
 
 TRIES = 6  # sets of layers that are tried in float
 RANKING = 0.5  # share of the time left that may go into ranking the layers
+LOOKED = 1000  # pictures of the lesson on which two files' answers are compared
 _RANKED_ON = 48  # crops
 _LARGE = 64 << 20  # bytes
 
@@ -89,7 +90,8 @@ def controlled(model: bytes, calibration: Pictures, enough: float, lesson: Lesso
         if before is not None:
             tell(0.02, "near the version before")
             floats = [name for name in quantizer.layers if name in before.floats]
-            found = near.nearest(told(quantizer.quantized(floats=floats)), quantizer.exact, before, enough, judge)
+            made = told(quantizer.quantized(floats=floats))
+            found = near.nearest(made, quantizer.exact, before, enough, judge, lambda d: answers(d, lesson))
             if found.near is not None:
                 return Made(found.data, found.accuracy, found.note, found.near)
             against = f"{found.note}; "
@@ -133,6 +135,12 @@ def controlled(model: bytes, calibration: Pictures, enough: float, lesson: Lesso
     if accuracy < enough:
         lost += f", less than the {enough:.1%} that were asked for" + ("; there was no time for more" if short else "")
     return Made(made, accuracy, f"{lost} ({', '.join(order[:n][:4])}{', ...' if n > 4 else ''})" if n else lost)
+
+
+def answers(data: bytes, lesson: Lesson) -> NDArray[np.int64]:
+    """Class indices that a file gives LOOKED pictures of the lesson and all that judge."""
+    looked_at = (some(lesson.train, LOOKED, lesson.seed), lesson.judged)
+    return np.concatenate([measure.answers(data, pics, threads=lesson.threads) for pics in looked_at])
 
 
 def _growing(most: int) -> Iterator[int]:

@@ -10,8 +10,8 @@ steps before are kept (zeros stay zeros; values that are equal before batch norm
 judged pictures its answers are not farther from the float network's than the same without retraining. Where `int8`'s,
 without retraining, are nearer, or more of them right (McNemar's test, p < WORSE), that file is given. Where there is a
 version before, the inputs' grids are its own and training makes the best of them; the weights are brought near it
-afterwards (near.py), and no more answers are lost by that than `lesson.max_loss` allows. Does not guarantee that a runtime
-is faster in int8.
+afterwards (near.py), and no more answers are lost by that than `lesson.max_loss` allows, nor more turned than
+near.TURNED. Does not guarantee that a runtime is faster in int8.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def apply(model: Model, amount: float, lesson: Lesson) -> tuple[Model, Facts]:
     if version is not None:
         found = near.nearest(
             data, exact, version, before - lesson.max_loss,
-            lambda d: measure.accuracy(d, lesson.judged, threads=lesson.threads),
+            lambda d: measure.accuracy(d, lesson.judged, threads=lesson.threads), lambda d: int8.answers(d, lesson),
         )  # fmt: skip
         note, kept = found.note, found.near
         if kept is not None:

@@ -136,7 +136,8 @@ def test_so_is_a_model_that_moved_and_is_compressed_beside_what_came_of_it(lesso
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_network_whose_head_alone_changed_differs_in_the_tensors_of_its_head(name, lesson):
+def test_a_network_whose_head_alone_changed_differs_in_the_tensors_of_its_head(name, lesson, monkeypatch):
+    monkeypatch.setattr(near, "TURNED", 1.0)  # what nobody has trained wavers: a small change turns many answers
     first, _ = made(alive(name), lesson())
     net = alive(name)
     with torch.no_grad():
@@ -205,15 +206,38 @@ def test_keeping_is_given_up_step_by_step_where_it_costs_too_much(lesson):
         said.append(data)
         return right[2 - (len(said) - 1)]
 
-    found = near.nearest(fresh, exact, near.read(first), 0.9, judge)
+    def same(_):
+        return np.zeros(100, np.int64)
+
+    found = near.nearest(fresh, exact, near.read(first), 0.9, judge, same)
     assert len(said) == 2
     assert found.near.steps == 1
     assert found.note.endswith("within 2 steps it gets 80.0% right where 90.0% are wanted")
-    none = near.nearest(fresh, exact, near.read(first), 0.99, lambda _: 0.5)
+    none = near.nearest(fresh, exact, near.read(first), 0.99, lambda _: 0.5, same)
     assert (none.near, none.data) == (None, fresh)
     assert none.note.startswith(
-        "nothing is kept of the version before: within 2 steps it gets 50.0% right, within 1 step"
+        "nothing is kept of the version before: within 2 steps it gets 50.0% right where 99.0% are wanted, within 1"
     )
+
+
+def test_keeping_is_given_up_where_it_turns_answers_of_pictures_that_nobody_labelled(lesson):
+    """The few labelled ones are all right; of 1000 others int8 turns 4, within 2 steps 20, within 1 step 9."""
+    first, _ = made(alive("lenet-5"), lesson())
+    exact = file(shaken(alive("lenet-5"), 0.1))
+    fresh = int8.int8(exact, lesson().train)
+    turns = [0, 4, 20, 9]  # the float file, the usual one, those near it
+    asked = iter(turns)
+
+    def answer(_):
+        return (np.arange(1000) < next(asked)).astype(np.int64)
+
+    found = near.nearest(fresh, exact, near.read(first), 0.9, lambda _: 1.0, answer)
+    assert found.near.steps == 1
+    assert found.note.endswith("within 2 steps it turns 2.0% of the float model's answers, int8 alone 0.4%")
+    asked = iter([0, 4, 20, 20, 20])
+    assert near.nearest(fresh, exact, near.read(first), 0.9, lambda _: 1.0, answer).near is None
+    asked = iter([0, 15, 20])  # the control: what int8 turns anyway is not held against it
+    assert near.nearest(fresh, exact, near.read(first), 0.9, lambda _: 1.0, answer).near.steps == 2
 
 
 def test_a_step_that_gives_up_makes_the_usual_file_and_says_so(lesson, monkeypatch):
