@@ -215,7 +215,7 @@ def test_another_job_in_the_same_directory_starts_clean(site, tmp_path):
 
 
 def test_a_refusal_in_the_child_is_a_refusal_here(site, tmp_path):
-    site.fill(12, only="disc")
+    site.fill(12)
     with pytest.raises(Refused, match=r"too few labelled crops to train on: \d+ of at least 40") as e:
         children.run("train", site.job(**SMALL), tmp_path / "t")
     assert e.value.code == "too_few"
