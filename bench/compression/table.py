@@ -121,26 +121,20 @@ def _codec(measured: Document) -> Iterator[Said]:
             "decode",
             f"{'bit-exact' if r['exact'] else 'not exact'}, {r['unpack_mb_per_s']:.0f} MB/s, memory {_memory(r)}, "
             f"{r['bytes'] / 1e6:.1f} MB",
-            bool(r["exact"]) and r["unpack_mb_per_s"] >= 50 and _own(r) <= 2,
+            bool(r["exact"]) and r["unpack_mb_per_s"] >= 50 and r["unpack_memory_over_output"] <= 2,
             f"{r['name']}, {r['weights']} weights",
         )  # fmt: skip
 
 
-def _own(row: Mapping[str, Any]) -> float:
-    """Memory over output; of documents from before code was told apart, all that became resident."""
-    return float(row.get("unpack_own_over_output", row["unpack_memory_over_output"]))
-
-
 def _memory(row: Mapping[str, Any]) -> str:
-    resident, streamed = row["unpack_memory_over_output"], row["stream_memory_over_output"]
-    if "unpack_own_over_output" not in row:
-        allocated = row.get("unpack_allocated_over_output")
-        more = "" if allocated is None else f"; allocated {allocated:.2f}x"
-        return f"{resident:.2f}x the output resident ({streamed:.2f}x streamed{more})"
-    return (
-        f"{_own(row):.2f}x the output ({row['stream_own_over_output']:.2f}x streamed; {resident:.2f}x with code that was first "
-        f"touched; allocated {row['unpack_allocated_over_output']:.2f}x)"
+    """All that becomes resident is judged; what of it is no code that was first touched is told beside it."""
+    told = (
+        f"{row['unpack_memory_over_output']:.2f}x the output resident ({row['stream_memory_over_output']:.2f}x streamed"
     )
+    if "unpack_own_over_output" in row:
+        told += f"; without code that was first touched {row['unpack_own_over_output']:.2f}x"
+    allocated = row.get("unpack_allocated_over_output")
+    return told + ("" if allocated is None else f"; allocated {allocated:.2f}x") + ")"
 
 
 def _tuning(document: Document) -> Iterator[Said]:
