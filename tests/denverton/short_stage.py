@@ -13,7 +13,7 @@ from edged.retrain.__main__ import main
 def shorten() -> None:
     from edged.retrain import ladder, probe, refit, whole
 
-    def consider(self: Any, tried: Any, now: Any) -> bool:
+    def consider(self: Any, tried: Any, now: Any, **_: Any) -> bool:
         self.tried.append(tried)
         self.best, self.best_state, self.best_tried = now, refit.copy(self.net), tried
         return True
