@@ -130,7 +130,7 @@ class Child:
     ) -> None:  # fmt: skip
         self._limit_s = time_limit_s
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child; a pipe could fill up and block
-        command = [sys.executable, "-m", "agent.selftest", str(model), str(known), "--runtime", runtime]
+        command = [sys.executable, "-P", "-m", "agent.selftest", str(model), str(known), "--runtime", runtime]
         command += ["--memory", str(memory), "--seconds", str(time_limit_s)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.DEVNULL, start_new_session=True

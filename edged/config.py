@@ -86,7 +86,8 @@ def check(raw: dict[str, Any], origin: str = "configuration") -> Config:
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as e:
-        raise Misconfigured(f"{origin}: {_sentence(str(e))}", hint=_nearest(raw, str(e))) from e
+        few = "a task tells 2 to 9 classes apart: each has a key of the page" if "$.task.classes" in str(e) else ""
+        raise Misconfigured(f"{origin}: {_sentence(str(e))}", hint=few or _nearest(raw, str(e))) from e
     _check_sizes(config, origin)
     _check_places(config, origin)
     if 0 < config.watchdog.loop_s < LEAST_LOOP_S:

@@ -165,3 +165,10 @@ def test_the_gates_limits_reach_the_gate():
     assert (limits.sure, limits.max_class_bound, limits.pinned) == (0.8, 0.3, "kept")
     assert (limits.max_packed_bytes, limits.max_power_w, limits.min_group) == (10**6, 6.5, 20)
     assert (rules.workers, rules.seconds, rules.scheduler) == (3, 2, "")
+
+
+@pytest.mark.parametrize("n", [1, 10])
+def test_the_number_of_classes_is_said_in_words(n):
+    with pytest.raises(Misconfigured) as e:
+        config.check({"task": {"classes": [f"c{i}" for i in range(n)]}})
+    assert "2 to 9 classes" in e.value.hint

@@ -41,10 +41,13 @@ def label_queue(context: Context, limit: int, seed: int, cameras: tuple[str, ...
 
     --since asks about a change that somebody knows of: the lamp was replaced, it snows.
     """
+    from edged.clock import SystemClock
     from edged.storage import cameras as known
     from edged.storage import drifts, queue
 
     config, start = context.config(), when(since)
+    if start is not None and start.timestamp() > SystemClock().now():
+        raise click.UsageError(f"--since {since}: that is in the future")
     with context.store(readonly=True) as store:
         if strangers := set(cameras) - {c.id for c in known.all(store)}:
             raise Refused(
@@ -85,11 +88,13 @@ def label_import(
     from edged.storage import labelfile, labels
 
     config = context.config()
+    if not author.strip():
+        raise click.UsageError("--author is empty: say who labelled, so that it can be taken back by author")
     try:
         data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as e:
         raise Misconfigured(f"cannot read {file}: {e.strerror}", exit_code=EXIT_NOT_FOUND) from e
-    kind: labelfile.Format = "jsonl" if (format_ or labelfile.format_of(file.name)) == "jsonl" else "csv"
+    kind: labelfile.Format = "jsonl" if (format_ or labelfile.format_of(file.name, data)) == "jsonl" else "csv"
     lines, faults = labelfile.read(data, kind)
     if not data.strip():  # a header alone is a file of no labels, as `label export` writes it of a new site
         raise Refused(

@@ -124,7 +124,7 @@ class Story:
         )  # fmt: skip
         self.config_path = sites.create(self.site, new, self.clock)
         self.config = load(self.config_path)
-        edged = [sys.executable, "-m", "edged", "-c", str(self.config_path)]
+        edged = [sys.executable, "-P", "-m", "edged", "-c", str(self.config_path)]
         self.processes.start("broker", [*edged, "broker"])
         self.wait(lambda: not can_listen(mqtt_port), "the broker listens")
         self.processes.start("daemon", [*edged, "run"])
@@ -160,7 +160,7 @@ class Story:
             csv.writer(f).writerows((s.id, truth[s.id]) for s in chosen)
         self._labelled |= {s.id for s in chosen}
         subprocess.run(
-            [sys.executable, "-m", "edged", "-q", "-c", str(self.config_path), "label", "import", str(file), "--author", "demo"],
+            [sys.executable, "-P", "-m", "edged", "-q", "-c", str(self.config_path), "label", "import", str(file), "--author", "demo"],
             check=True,
         )  # fmt: skip
         self.tell.say(f"{len(chosen)} labels imported (source: human, author: demo)")
@@ -189,7 +189,7 @@ class Story:
         """Ask for a cycle, show its ladder; returns it when it has ended."""
         last = cycles.latest(self.store)
         subprocess.run(
-            [sys.executable, "-m", "edged", "-q", "-c", str(self.config_path), "cycle", "run", "--author", "demo"],
+            [sys.executable, "-P", "-m", "edged", "-q", "-c", str(self.config_path), "cycle", "run", "--author", "demo"],
             check=True,
         )  # fmt: skip
         shown: set[str] = set()

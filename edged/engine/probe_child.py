@@ -27,7 +27,7 @@ def under(
     """Run the suite in a child under `caps`, without any of the `known` ones of ours. Raises Misconfigured: no such runtime;
     Corrupt: the child crashed (the probe it was at is named)."""
     env = {k: v for k, v in os.environ.items() if k not in known} | dict(caps) | {"OMP_WAIT_POLICY": "PASSIVE"}
-    argv = [sys.executable, "-m", "edged.engine.probe_child", runtime, repr(seconds)]
+    argv = [sys.executable, "-P", "-m", "edged.engine.probe_child", runtime, repr(seconds)]
     last = ""
     with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None

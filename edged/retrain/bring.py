@@ -129,7 +129,7 @@ def _in_child(model: bytes, options: Options, seconds: float) -> tuple[Proven, b
         "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
     }
     env |= device.SSE42
-    argv = [sys.executable, "-m", "edged.retrain.prove", msgspec.json.encode(options).decode()]
+    argv = [sys.executable, "-P", "-m", "edged.retrain.prove", msgspec.json.encode(options).decode()]
     try:
         child = subprocess.run(argv, input=model, env=env, capture_output=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired as e:

@@ -68,7 +68,7 @@ def run(
     if result.exists():
         return _read(result)
     level = nice if nice is not None else TRIAL_NICE if isinstance(checked, Judged) else NICE
-    argv = [sys.executable, "-m", "edged.retrain", stage, str(job_dir), "--nice", str(level)]
+    argv = [sys.executable, "-P", "-m", "edged.retrain", stage, str(job_dir), "--nice", str(level)]
     argv += ["--parent", str(os.getpid())] + (["--memory", str(memory_bytes)] if memory_bytes else [])
     with disk.explained(job_dir), alone("" if checked.folder else checked.data_dir) as lock, open(log, "ab") as out:
         error.unlink(missing_ok=True)

@@ -127,7 +127,7 @@ def _coreml(model: bytes, _: Iterable[NDArray[np.float32]]) -> dict[str, bytes]:
         given.write_bytes(model)
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "edged.retrain.coreml", given, made],
+                [sys.executable, "-P", "-m", "edged.retrain.coreml", given, made],
                 stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=COREML_SECONDS,
                 check=False,
             )  # fmt: skip

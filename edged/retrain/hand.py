@@ -37,7 +37,7 @@ class Hand:
         self, job: RetestJob, folder: Path, *, core: int = -1, timed: bool = False, log: int | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
-        argv = [sys.executable, "-m", "edged.retrain.worker", str(folder), "--core", str(core)]
+        argv = [sys.executable, "-P", "-m", "edged.retrain.worker", str(folder), "--core", str(core)]
         argv += ["--nice", str(max(0, os.getpriority(os.PRIO_PROCESS, 0))), "--parent", str(os.getpid())]
         argv += ["--timed"] if timed else []
         self._process = subprocess.Popen(

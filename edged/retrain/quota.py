@@ -74,7 +74,7 @@ def tidy() -> None:
 
 def govern(pid: int, share: float) -> subprocess.Popen[bytes]:
     """Start the governor of a process; it ends with the process that called this."""
-    argv = [sys.executable, "-m", "edged.retrain.quota", str(pid), str(share), str(os.getpid())]
+    argv = [sys.executable, "-P", "-m", "edged.retrain.quota", str(pid), str(share), str(os.getpid())]
     return subprocess.Popen(argv, stdin=subprocess.DEVNULL)
 
 

@@ -45,7 +45,7 @@ def of(model: bytes, asked: Asked) -> Speed:
     env = {k: v for k, v in os.environ.items() if k not in device.CAPS} | device.find(asked.device).environment()
     env |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     text = msgspec.json.encode(msgspec.structs.replace(asked, parent=os.getpid())).decode()
-    argv = [sys.executable, "-m", "edged.retrain.speed", text]
+    argv = [sys.executable, "-P", "-m", "edged.retrain.speed", text]
     done = subprocess.run(argv, input=model, env=env, capture_output=True, check=False)
     said = done.stdout.splitlines()[-1:] or [b""]
     if done.returncode == 0:

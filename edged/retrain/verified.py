@@ -115,7 +115,19 @@ def _emulated(
         if arm:  # this program's source, and no library of this machine, which may lie beside it
             Path(folder, "edged").symlink_to(Path(edged.__file__).parent)
             env["PYTHONPATH"] = folder
-        argv = [*start, "-W", "ignore", "-m", "edged.retrain.verified", str(given), str(out), str(px), str(n), runtime]
+        argv = [
+            *start,
+            "-P",
+            "-W",
+            "ignore",
+            "-m",
+            "edged.retrain.verified",
+            str(given),
+            str(out),
+            str(px),
+            str(n),
+            runtime,
+        ]
         try:
             done = subprocess.run(
                 argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",

@@ -97,8 +97,11 @@ class Kept:
     ts: float
 
 
-def format_of(name: str) -> Format:
-    return "jsonl" if name.lower().endswith((".jsonl", ".ndjson", ".json")) else "csv"
+def format_of(name: str, data: bytes = b"") -> Format:
+    """By the end of the name; where that says nothing (standard input), a first `{` says JSON lines."""
+    if name.lower().endswith((".jsonl", ".ndjson", ".json")):
+        return "jsonl"
+    return "jsonl" if not name.lower().endswith(".csv") and data.lstrip().startswith(b"{") else "csv"
 
 
 def read(data: bytes, format: Format) -> tuple[list[Line], list[Fault]]:

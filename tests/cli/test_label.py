@@ -10,7 +10,7 @@ import pytest
 
 from edged.config import load
 from edged.site import open_store
-from edged.storage import audit, labels, recover
+from edged.storage import audit, labelfile, labels, recover
 from tests.cli.test_data import add, edged, told
 
 NOON = 1_795_262_400.0  # 2026-11-21T12:00:00Z
@@ -57,10 +57,27 @@ def test_the_queue_asks_about_one_camera_and_what_came_since_a_time_when_told_to
     since = told(site, "label", "queue", "-n", 1000, "--since", middle, "--camera", "gate")["queue"]
     assert 0 < len(since) < len(every)
     assert {a["camera"] for a in since} == {"gate"}
-    assert told(site, "label", "queue", "--since", "2100-01-01")["queue"] == []
+    future = edged(site, "label", "queue", "--since", "2100-01-01")
+    assert (future.returncode, "in the future" in future.stderr) == (2, True)
     assert edged(site, "label", "queue", "--since", "yesterday").returncode == 2
     unknown = edged(site, "label", "queue", "--camera", "cellar")
     assert (unknown.returncode, "cellar" in unknown.stderr) == (4, True)
+
+
+def test_labels_of_nobody_are_not_taken(site, tmp_path, inside):
+    file = tmp_path / "labels.csv"
+    file.write_text("sample,class\ngate:b-0:0,car\n")
+    done = edged(site, "label", "import", file, "--author", " ")
+    assert (done.returncode, "--author is empty" in done.stderr) == (2, True)
+    with inside() as store:
+        assert labels.count(store) == 0
+
+
+def test_json_lines_on_standard_input_are_known_by_their_first_sign():
+    assert labelfile.format_of("-", b' {"sample": "gate:b-0:0", "class": "car"}') == "jsonl"
+    assert labelfile.format_of("-", b"gate:b-0:0,car") == "csv"
+    assert labelfile.format_of("labels.csv", b"{") == "csv"
+    assert labelfile.format_of("labels.jsonl") == "jsonl"
 
 
 def test_a_dry_run_reports_and_changes_nothing_then_the_import_does_it_once(site, tmp_path, inside):

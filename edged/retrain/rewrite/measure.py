@@ -81,7 +81,7 @@ def side_by_side(
         (folder / "job.json").write_bytes(msgspec.json.encode(job))
         env = {k: v for k, v in os.environ.items() if k not in device.CAPS}
         env |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **caps}
-        argv = [sys.executable, "-m", "edged.retrain.rewrite.measure", name]
+        argv = [sys.executable, "-P", "-m", "edged.retrain.rewrite.measure", name]
         done = subprocess.run(
             argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False
         )
