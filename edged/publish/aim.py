@@ -37,6 +37,14 @@ def stands(rows: Sequence[ReleaseRow], cameras: Iterable[str]) -> ReleaseRow | N
     return found[-1] if len(found) == len(newest) and len({r.sha256 for r in found}) == 1 else None
 
 
+def released_again(rows: Iterable[ReleaseRow], halted: ReleaseRow, camera: str) -> bool:
+    """Whether a later release that was started names the same bytes for this camera, which is left alone for having them."""
+    return any(
+        r.number > halted.number and r.sha256 == halted.sha256 and covers(r, camera)
+        and r.state in ("rolling", "paused", "complete") for r in rows
+    )  # fmt: skip
+
+
 def apart(rows: Sequence[ReleaseRow], cameras: Iterable[str]) -> dict[str, ReleaseRow]:
     """Camera -> the release for some cameras alone that it has or is offered instead of the common one, of other bytes."""
     common = champion(rows)

@@ -117,12 +117,15 @@ def standing(store: Store) -> dict[str, Desired | None]:
 
 
 def astray(store: Store) -> list[tuple[str, ReleaseRow]]:
-    """Cameras whose newest word is that they run a release that was halted since, with that release."""
-    halted = {r.number: r for r in releases.all(store) if r.state == "halted"}
+    """Cameras whose newest word is that they run a release that was halted since, with it; none whose bytes were released again."""
+    rows = releases.all(store)
+    halted = {r.number: r for r in rows if r.state == "halted"}
     if not halted:
         return []
-    rows = deliveries.standing(store, halted=False)
-    return [(d.camera, halted[d.release]) for d in rows if d.release in halted and not _left(d)]
+    stays = [d for d in deliveries.standing(store, halted=False) if d.release in halted and not _left(d)]
+    barred = {b.sha256 for b in blocked.all(store)}
+    found = [(d.camera, halted[d.release]) for d in stays]
+    return [(c, r) for c, r in found if r.sha256 in barred or not aim.released_again(rows, r, c)]
 
 
 # what a person may do; each raises Refused when the table does not allow it, or there is no such release

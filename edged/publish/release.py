@@ -179,9 +179,10 @@ def rescue(store: Store, repo: Repository) -> tuple[int, ...]:
                 store, repo, to=old.number, author=fleet.BOX, why=why, cameras=worst.cameras, apart=worst.apart
             )
             return (made,)
-    names = ", ".join(sorted(mine))
+    *others, last = sorted(mine)
+    who = f"{', '.join(others)} and {last} run" if others else f"{last} runs"
     raise Refused(
-        f"{names} run release {worst.number}, which was halted, and there is no earlier one to return to", code="no_way_back",
+        f"{who} release {worst.number}, which was halted, and there is no earlier one to return to", code="no_way_back",
         hint="release a better model, or see what is wrong there",
     )  # fmt: skip
 

@@ -119,12 +119,13 @@ def look(
     first = sorted(found, key=lambda d: (not d.canary, not (d.unwell or d.status in rollout.BAD), d.camera))
     online = {c.id for c in meant if c.online}
     barred = blocked.get(store, release.sha256) is not None
+    strays = [camera for camera in runs if barred or not aim.released_again(rows, release, camera)]
     acts = _acts(release, barred, offered)
     made = candidates.get(store, release.candidate).recipe if release.candidate is not None else {}
     return Outlook(
         release, rollout.AWS_STATUS[release.state], counts, tuple(first), _plan(release, by, live),
         _waits(release, found, online, untold, left_out, silent, now, by, rows), barred, acts, str(made.get("untested", "")),
-        left_out, _still(store, release, runs, rows) if barred or release.state == "halted" else "",
+        left_out, _still(store, release, strays, rows) if barred or release.state == "halted" else "",
         tuple(r.number for r in fleet.replaced(store, release) if r.state != "waiting") if "start" in acts else (),
         after_abort(store, release, runs, busy(found)) if "abort" in acts else "", silent,
     )  # fmt: skip

@@ -402,3 +402,20 @@ def test_the_status_names_who_is_left_out_and_who_runs_what_was_given_up(site):
     with opened(site) as store:
         releases.set_state(store, 1, "halted")
     assert "gate still runs it: there is no earlier release to return to" in edged(site, "rollout", "status", 2).stdout
+
+
+def test_who_runs_bytes_that_were_released_again_is_not_said_to_run_the_halted_release(site):
+    sha256 = hashlib.sha256(b"two" * 99).hexdigest()
+    edged(site, "rollout", "start")
+    with opened(site) as store:
+        cameras.set_reported(store, "gate", Reported("vehicle", 2, sha256, "release-2", "SUCCEEDED"))
+        deliveries.upsert(store, 2, "gate", "SUCCEEDED", canary=True)
+    edged(site, "rollout", "abort", 2)
+    edged(site, "rollout", "unblock", sha256[:12], "--yes")
+    assert "gate still runs it" in edged(site, "rollout", "status", 2).stdout
+    with opened(site) as store:
+        releases.add(
+            store, number=3, name="vehicle", candidate=None, sha256=sha256, size=9, target="vehicle/3.onnx", classes=("a",),
+            state="complete",
+        )  # fmt: skip
+    assert "still runs it" not in edged(site, "rollout", "status", 2).stdout

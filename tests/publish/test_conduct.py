@@ -15,7 +15,7 @@ from edged.publish import conduct, fit, fleet, release, rollout
 from edged.publish.conduct import Conductor
 from edged.publish.release import Description
 from edged.publish.rules import Rules
-from edged.storage import alarms, audit, blocked, cameras, deliveries, releases, reports, requests
+from edged.storage import alarms, audit, blocked, cameras, cycles, deliveries, releases, reports, requests
 from edged.wire.messages import CameraInfo, Health, Reported
 
 RULES = Rules(canary=1, wait_s=60, timeout_s=500, steps=(1.0,))
@@ -326,11 +326,34 @@ def test_the_first_release_of_all_has_no_way_back_and_an_alarm_says_so(site, sto
     site.tick()
     [alarm] = alarms.standing(store)
     assert alarm.code == alarms.NO_WAY_BACK
-    assert alarm.text == "a run release 1, which was halted, and there is no earlier one to return to"
+    assert alarm.text == "a runs release 1, which was halted, and there is no earlier one to return to"
     site.release(b"two" * 99)
     site.take(2, "a")
     site.tick()
     assert (alarms.standing(store), site.states()) == ([], {1: "halted", 2: "complete"})
+
+
+def test_bytes_that_were_halted_unblocked_and_released_again_are_no_longer_those_of_the_halted_one(site, store):
+    """Cameras that run them are left alone: by their delivery they still run the halted release."""
+    site.online("a", "b")
+    site.release(b"one" * 99)
+    site.take(1, "a", "b")
+    sha256 = fleet.abort(store, 1, "Ada").sha256
+    site.tick()
+    site.tick()
+    [alarm] = alarms.standing(store)
+    assert alarm.text == "a and b run release 1, which was halted, and there is no earlier one to return to"
+    blocked.remove(store, sha256, "Ada")
+    cycles.finish(store, cycles.running(store).id, "released", "")
+    site.release(b"one" * 99)
+    assert [r.number for _, r in fleet.astray(store)] == [1, 1]  # the second one waits
+    site.tick()
+    site.tick()
+    site.tick()
+    assert site.states() == {1: "halted", 2: "complete"}
+    assert (fleet.astray(store), alarms.standing(store)) == ([], [])
+    fleet.abort(store, 2, "Ada")
+    assert [(camera, r.number) for camera, r in fleet.astray(store)] == [("a", 1), ("b", 1)]
 
 
 def test_when_the_last_good_model_is_damaged_the_one_before_is_returned_to(grown, store):
