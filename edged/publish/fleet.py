@@ -117,7 +117,7 @@ def standing(store: Store) -> dict[str, Desired | None]:
 
 
 def astray(store: Store) -> list[tuple[str, ReleaseRow]]:
-    """Cameras whose newest word is that they run a release that was halted since, with it; none whose bytes were released again."""
+    """Cameras whose newest word is that they run a release that was halted, with it; none whose bytes were released again."""
     rows = releases.all(store)
     halted = {r.number: r for r in rows if r.state == "halted"}
     if not halted:
