@@ -58,7 +58,11 @@ def cycle_run(context: Context, author: str, word: str, overturn: bool, dry_run:
         running = cycles.running(store)
         number = requests.add(store, "cycle", args, author)
         if wait and runs:
-            return wait_for(context, store, number)
+            try:
+                return wait_for(context, store, number)
+            except KeyboardInterrupt:
+                click.echo(f"no longer waited for; request {number} stays: `edged cycle cancel` takes it back", err=True)
+                raise
     told = "asked; " + (f"it begins when cycle {running.id}, which runs, has ended; " if running and runs else "")
     told += "`edged status` and the page tell how it goes"
     if not runs:

@@ -198,6 +198,19 @@ def test_waiting_for_one_that_does_not_begin_says_on_stderr_what_it_waits_for(si
     assert found.exit_code == 5
 
 
+def test_who_stops_waiting_hears_that_the_cycle_is_still_asked_for(site, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edged.cli.cycle.wait_for", interrupted)
+    with only_daemon(site):
+        found = edged(site, "cycle", "run", "--wait")
+    assert found.exit_code == 130
+    assert "request 1 stays: `edged cycle cancel` takes it back" in found.stderr
+    with opened(site) as store:
+        assert [r.id for r in requests.pending(store)] == [1]
+
+
 def test_the_list_says_how_each_ended_and_what_the_next_waits_for(site):
     found = edged(site, "cycle", "list")
     assert "released  60 new human labels" in found.stdout
