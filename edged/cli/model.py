@@ -247,12 +247,17 @@ def model_import(
 
 
 def _against(context: Context, store: Store, sha256: str) -> str:
-    """What the gate will say for sure, a sentence; "" = it can judge."""
+    """Why it is not going to be released for sure, a sentence; "" = the gate can judge it."""
     from edged import plan
     from edged.daemon import loop_rules
     from edged.retrain import gate
-    from edged.storage import snapshots
+    from edged.storage import blocked, snapshots
 
+    if (bar := blocked.get(store, sha256)) is not None:
+        return (
+            f"these bytes are blocked since release {bar.release} was halted: {bar.reason} (if they are good after all: "
+            f"`edged rollout unblock {sha256[:12]} --yes`, which tells how to go on)"
+        )
     rules = loop_rules(context.config())
     held = snapshots.per_class(plan.body(store, rules.split), "holdout")
     against = gate.lacking(held, rules.limits)
@@ -304,7 +309,7 @@ def _keep(
 @AUTHOR
 @verb
 def model_retire(context: Context, name: str, author: str) -> None:
-    """Stop using a model that was brought here; its file and its row stay."""
+    """Stop using a model that was brought here; its file and its row stay. Not while it is rolled out, or a camera runs it."""
     from edged.storage import brought
 
     with context.store() as store:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from edged.errors import EXIT_NOT_FOUND, Refused
-from edged.storage import audit, models
+from edged.storage import audit, keeping, models
 from edged.storage.store import Store
 
 Kind = Literal["teacher", "candidate"]
@@ -103,10 +103,11 @@ def _changes(old: Brought, new: dict[str, Any], card: dict[str, Any]) -> list[st
 
 
 def retire(store: Store, sha256: str, author: str) -> None:
-    """It is not used from now on; its row and file stay. Raises Refused: unknown, or retired before."""
+    """It is not used from now on; its row and file stay. Raises Refused: unknown, retired before, or in use by cameras."""
     with store.transaction():
         if get(store, sha256).retired is not None:
             raise Refused(f"model {sha256[:12]} was retired before", code="retired")
+        keeping.require_unused(store, sha256)
         store.execute("update brought set retired = ? where sha256 = ?", (store.clock.now(), sha256))
         audit.append(store, author, "model.retire", sha256)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from edged import durable
 from edged.errors import Corrupt, Refused, Unavailable
-from edged.storage import alarms, audit, cycles
+from edged.storage import alarms, audit, cameras, cycles
 from edged.storage.store import Store
 
 KEPT = 8  # cycles whose candidates stay
@@ -42,6 +42,27 @@ def needed(store: Store) -> set[str]:
         recipe = json.loads(row["recipe"])
         found |= {row["sha256"], str(recipe.get("weights", "")), str(recipe.get("start", ""))}
     return found - {""}
+
+
+def require_unused(store: Store, sha256: str) -> None:
+    """Raises Refused("in_use") for a model for cameras that is on its way to them, or that one runs by its newest word."""
+    on_the_way = store.row(
+        "select number, state from release where sha256 = ? and kind = 'student'"
+        " and state in ('waiting', 'rolling', 'paused') order by number desc limit 1", (sha256,)
+    )  # fmt: skip
+    if on_the_way is not None:
+        number, state = on_the_way
+        raise Refused(
+            f"model {sha256[:12]} is in use: its release {number} is {state}", code="in_use",
+            hint=f"`edged rollout abort {number}` first, or wait for its end",
+        )  # fmt: skip
+    runs = [c.id for c in cameras.all(store) if c.model == sha256]
+    if runs:
+        who = f"{runs[0]} runs it" if len(runs) == 1 else f"{len(runs)} cameras run it, {runs[0]} among them"
+        raise Refused(
+            f"model {sha256[:12]} is in use: {who}", code="in_use",
+            hint="bring them to another release first: `edged model rollback N`, or release a better model",
+        )  # fmt: skip
 
 
 def unneeded(store: Store, signed: Mapping[int, frozenset[str]]) -> list[Unneeded]:

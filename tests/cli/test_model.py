@@ -10,7 +10,19 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edged.clock import SystemClock
-from edged.storage import Store, audit, brought, candidates, cycles, models, releases, reports, requests, snapshots
+from edged.storage import (
+    Store,
+    audit,
+    blocked,
+    brought,
+    candidates,
+    cycles,
+    models,
+    releases,
+    reports,
+    requests,
+    snapshots,
+)
 
 
 def edged(*args):
@@ -121,6 +133,20 @@ def test_who_brings_a_model_where_nothing_is_labelled_hears_at_once_what_is_lack
         "ann",
     )
     assert said["against"] == ""
+
+
+def test_who_brings_bytes_that_are_blocked_hears_so_at_once_and_how_they_are_freed(on, look, site, tmp_path):
+    path = file(tmp_path / "bad.onnx", 21)
+    sha256 = json.loads(on("model", "import", path, "--classes", "busy,free").stdout)["sha256"]
+    with Store.open(site, clock=SystemClock(), site_key=None) as store:
+        blocked.add(store, sha256, release=1, reason="aborted by ann", author="ann")
+    before = look(lambda s: len(requests.pending(s)))
+    done = on("model", "import", path, "--classes", "busy,free")
+    said = json.loads(done.stdout)
+    assert said["against"].startswith("these bytes are blocked since release 1 was halted: aborted by ann")
+    assert f"`edged rollout unblock {sha256[:12]} --yes`" in said["against"]
+    assert "--untested" not in said["against"]  # which would be refused
+    assert (said["request"], look(lambda s: len(requests.pending(s)))) == (None, before)
 
 
 def test_an_export_writes_over_nothing_but_the_same_model(on, tmp_path):

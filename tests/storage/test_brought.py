@@ -3,7 +3,8 @@
 import pytest
 
 from edged.errors import Corrupt, Refused
-from edged.storage import audit, brought, models
+from edged.storage import audit, brought, cameras, models, releases
+from edged.wire.messages import CameraInfo
 
 
 @pytest.fixture
@@ -87,3 +88,25 @@ def test_a_model_in_use_does_not_become_another_in_silence(store, bring):
         bring(b"one", name="net", classes=("busy", "free"), card=first.card)
     assert brought.get(store, first.sha256).kind == "candidate"
     assert bring(b"one", "teacher", name="net", replace=True).kind == "teacher"
+
+
+def test_a_model_that_is_on_its_way_to_cameras_or_that_one_runs_is_not_retired(store, bring):
+    made = bring()
+    releases.add(
+        store, number=1, name="parking", candidate=None, sha256=made.sha256, size=5, target="parking/1.onnx",
+        classes=("free", "busy"),
+    )  # fmt: skip
+    for state in ("waiting", "rolling", "paused"):
+        releases.set_state(store, 1, state)
+        with pytest.raises(Refused, match=f"is in use: its release 1 is {state}") as e:
+            brought.retire(store, made.sha256, "bob")
+        assert (e.value.code, "`edged rollout abort 1`" in e.value.hint) == ("in_use", True)
+    releases.set_state(store, 1, "complete")
+    cameras.set_info(store, "gate", CameraInfo("b", "1", "x", (), 1, model=made.sha256))
+    with pytest.raises(Refused, match="is in use: gate runs it") as e:
+        brought.retire(store, made.sha256, "bob")
+    assert e.value.code == "in_use"
+    assert brought.get(store, made.sha256).retired is None
+    cameras.set_info(store, "gate", CameraInfo("b", "1", "x", (), 1, model="0" * 64))
+    brought.retire(store, made.sha256, "bob")
+    assert brought.get(store, made.sha256).retired is not None
