@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from edged.errors import Refused
-from edged.storage import audit, brought, models, releases, reserve
+from edged.storage import audit, blocked, brought, models, releases, requests, reserve
 from edged.storage.brought import DIGITS, Brought
 from edged.storage.store import Store
 
@@ -65,8 +65,7 @@ def release(store: Store, repo: Repository, teacher: Brought, author: str) -> in
     if teacher.kind != KIND:
         raise Refused(
             f"{teacher.name} is no teacher: a model for cameras is released by the gate", code="no_teacher",
-            hint="`edged model import` asked for its re-test; where too little is labelled for that, --untested --reason WHY "
-            "takes your word; bring it with --teacher if it is to label here",
+            hint=_to_cameras(store, teacher.sha256),
         )  # fmt: skip
     signed = _signed(repo)
     newest = max(signed, default=0)
@@ -117,6 +116,19 @@ def unsigned(store: Store, repo: Repository) -> list[Brought]:
 def is_teacher(custom: Mapping[str, object]) -> bool:
     """Of a signed target."""
     return custom.get("kind") == KIND
+
+
+def _to_cameras(store: Store, sha256: str) -> str:
+    """How a model that is no teacher is released, from where it stands."""
+    short = sha256[:12]
+    if blocked.get(store, sha256) is not None:
+        return f"it is blocked; if it is good after all: `edged rollout unblock {short} --yes`"
+    asked = [r.id for r in requests.pending(store) if r.verb == "cycle" and r.args.get("model") == sha256]
+    tested = f"request {asked[0]} has it re-tested" if asked else f"`edged cycle run --model {short}` has it re-tested"
+    return (
+        f"{tested}, and released if it passes; where too little is labelled for that: `edged model release {short} --untested "
+        f"--reason WHY` takes your word; bring it with --teacher if it is to label here"
+    )
 
 
 def _signed(repo: Repository) -> dict[int, Target]:

@@ -5,7 +5,7 @@ import pytest
 from agent import offer
 from edged.errors import Corrupt, Refused
 from edged.publish import release, teachers
-from edged.storage import audit, brought, deliveries, models, releases
+from edged.storage import audit, blocked, brought, deliveries, models, releases, requests
 
 CLASSES = ("a", "b", "none")
 
@@ -127,3 +127,20 @@ def test_the_last_few_stay_signed_and_a_file_that_changed_is_not_released(store,
     with pytest.raises(Corrupt, match="does not hash"):
         release.go_back(store, repo, to=5, author="ada")
     assert teachers.standing(store, repo).release == teachers.KEPT + 2
+
+
+def test_a_model_for_cameras_is_refused_with_the_step_that_is_open_to_it(store, repo):
+    sha256 = models.put_model(store, b"for cameras")
+    found = brought.add(store, "candidate", sha256=sha256, name="net", classes=CLASSES, px=32, author="ada")
+
+    def hint():
+        with pytest.raises(Refused, match="net is no teacher") as e:
+            teachers.release(store, repo, found, "ada")
+        return e.value.hint
+
+    assert hint().startswith(f"`edged cycle run --model {sha256[:12]}` has it re-tested")
+    assert f"`edged model release {sha256[:12]} --untested --reason WHY`" in hint()
+    number = requests.add(store, "cycle", {"model": sha256}, "ada")
+    assert hint().startswith(f"request {number} has it re-tested")
+    blocked.add(store, sha256, release=1, reason="ghosts", author="ada")
+    assert hint() == f"it is blocked; if it is good after all: `edged rollout unblock {sha256[:12]} --yes`"
