@@ -53,6 +53,7 @@ class Card(Struct, frozen=True, kw_only=True):
     name: str
     origin: str  # a sentence
     made: str  # ISO 8601
+    tested: str = ""  # ISO 8601; of a model that there was, when it was tested here
     size: int
     classes: tuple[str, ...]
     architecture: str = ""
@@ -204,8 +205,10 @@ def _measured(store: Store, candidate: Candidate, card: Card) -> Card:
     rows = reports.of(store, candidate.id)
     report = msgspec.json.decode(rows[0].body, type=Report) if rows else None
     verdict = verdicts.of(store, candidate.id)
+    again = "; tested here" in card.origin
     return msgspec.structs.replace(
         card,
+        tested=iso(rows[0].created if rows else candidate.created) if again else "",
         accuracy=report.accuracy if report else None,
         per_class=report.per_class if report else {},
         per_camera=report.per_camera if report else {},
@@ -299,7 +302,7 @@ def from_json(data: bytes) -> Card:
 
 def text(card: Card) -> str:
     """For people, as Markdown."""
-    lines = [f"# {plain(card.name)}", "", f"{plain(card.origin)}, {card.made}.", ""]
+    lines = [f"# {plain(card.name)}", "", f"{plain(card.origin)}, {card.tested or card.made}.", ""]
     lines += [f"- {key}: {value}" for key, value in _facts(card).items() if value]
     if card.data:
         lines += ["", "## What it was trained on", "", f"Snapshot `{card.snapshot}`.", ""]

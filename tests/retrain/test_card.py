@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from edged.clock import iso
 from edged.errors import Refused
 from edged.retrain import card, report
 from edged.storage import brought, candidates, cycles, models, reports, verdicts
@@ -132,6 +133,12 @@ def test_a_model_from_outside_that_was_tested_here_keeps_its_origin(store, made)
         )
         assert (found.claimed["epochs"], found.claimed["snapshot"], found.snapshot) == (20, "5" * 64, "")
         assert (found.accuracy.right, found.passed, found.epochs, found.data) == (7, False, None, {})
+        (measured,) = reports.of(store, candidate.id)
+        assert found.tested == iso(measured.created)
+    store.execute("update brought set created = created + 86400")  # it was brought once more, the day after
+    again = card.of(store, "server")
+    assert (again.tested, again.made != found.made) == (found.tested, True)
+    assert f"tested here in cycle {candidate.cycle}, {found.tested}." in card.text(again)
     told = card.text(found)
     assert "from scratch" not in told
     assert "of this site only" not in told
