@@ -71,6 +71,7 @@ ACTS: Mapping[Act, tuple[frozenset[State], State]] = {
     "complete": (frozenset({"rolling"}), "complete"),  # by the box
     "replace": (frozenset({"waiting", "rolling", "paused"}), "superseded"),  # by a newer release that starts
 }
+BY_HAND: tuple[Act, ...] = ("start", "resume", "pause", "abort")
 AWS_STATUS: Mapping[State, Literal["SCHEDULED", "IN_PROGRESS", "COMPLETED", "CANCELED"]] = {
     "waiting": "SCHEDULED", "rolling": "IN_PROGRESS", "paused": "IN_PROGRESS", "complete": "COMPLETED",
     "halted": "CANCELED", "superseded": "CANCELED",
@@ -81,10 +82,10 @@ def after(number: int, state: State, act: Act) -> State:
     """The state of a release after an act. Raises Refused("not_now") for one that the table does not allow."""
     before, then = ACTS[act]
     if state not in before:
-        may = ", ".join(a for a, (from_, _) in ACTS.items() if state in from_) or "nothing more"
+        may = ", ".join(f"`edged rollout {a} {number}`" for a in BY_HAND if state in ACTS[a][0])
         raise Refused(
             f"release {number} is {state}: {act} needs one that is {' or '.join(sorted(before))}", code="not_now",
-            hint=f"what it may become: {may}",
+            hint=f"what can be done with it: {may or 'nothing more, it has ended for good'}",
         )  # fmt: skip
     return then
 
