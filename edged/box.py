@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +19,11 @@ import msgspec
 
 from edged import __version__, health, homeassistant
 from edged.admit import Limits, Shares
+from edged.broker import revocation
 from edged.clock import Clock
 from edged.config import PLANTED
 from edged.errors import Corrupt, Refused, Unavailable
+from edged.ingest import sha256
 from edged.publish import deliver, fanout, fleet, rollout, trust
 from edged.publish.conduct import Conductor
 from edged.publish.freshness import Freshness
@@ -72,6 +74,10 @@ class Box:
         self._words: dict[tuple[str, str, str], tuple[Reported, float, bool | None]] = {}  # not yet written
         self._doubted: dict[tuple[str, str], str] = {}  # cameras whose last word of a kind did not verify, and why
         alarms.clear(store, alarms.UNSIGNED)  # retained ones come again, and raise it again
+        self._shut_out: Mapping[str, float] = {}  # cameras of which the keys have but revoked certificates, since when
+        self._proved: dict[str, int] = {}  # by camera the serial of the certificate that it signed with last
+        self._keys_unread = ""
+        self._watch_keys()
         self._freshness = Freshness(store, repo, clock)
         self._fanout = fanout.Fanout(deliver.Pacer(rules.rate_bytes_per_s, clock), clock, link.backlog)
         self._talk, self._probes = Shares(TALK), Shares(PROBES)
@@ -90,10 +96,10 @@ class Box:
         self.pulse: Pulse | None = None  # whose messages to ourselves come by the same link
         link.subscribe(topics.server(rules.site, rules.server_id, f"{BEAT}/#"))
         self._handlers: dict[str, Callable[[str, str, Message], None]] = {
+            "info": self._info,  # first: what is retained says who has a certificate that stands, before frames come
             "frame": self._frame,
             "roi": self._frame,
             "state": self._state,
-            "info": self._info,
             "stats": self._stats,
             "model/reported": self._reported,
             "model/want": self._want,
@@ -184,9 +190,22 @@ class Box:
         self.count("frames_in")
         self.count("bytes:frames_in", len(message.payload))
         frame = messages.frame_of(camera, leaf, message.properties, message.payload, self._clock.now())
+        if self._is_shut_out(camera):
+            self.count("refused:revoked")
+            if not self._talk.take(self._talk.of(camera), 0, self._clock.monotonic()):
+                why = f"the certificate of {camera} is revoked"
+                self.answer(camera, FrameReceipt(frame.header.id, sha256(frame), "refused", why))
+            return
         receipt = self._submit(frame)
         if receipt is not None:
             self.answer(camera, receipt)
+
+    def _is_shut_out(self, camera: str) -> bool:
+        """A broker may not have heard of it, or go on with a connection that it let in before (mosquitto)."""
+        if camera not in self._shut_out:
+            return False
+        proved = self._proved.get(camera)  # with one that this box's keys do not have
+        return proved is None or self._verifier is None or not self._verifier.stands(proved)
 
     def _state(self, camera: str, leaf: str, message: Message) -> None:
         cameras.set_online(self._store, camera, message.payload == b"online")
@@ -223,7 +242,9 @@ class Box:
         if self._verifier is None:
             return None
         try:
-            self._verifier.check(camera, message.topic, message.payload, message.properties, self._clock.now())
+            self._proved[camera] = self._verifier.check(
+                camera, message.topic, message.payload, message.properties, self._clock.now()
+            )
         except Refused as e:
             self._doubt(camera, leaf, str(e))
             raise Refused(str(e), code=f"{SIGNED[leaf]}_{e.code}") from e
@@ -281,6 +302,7 @@ class Box:
                 self._totals.update(totals)
 
     def _tick(self) -> None:
+        self._watch_keys()
         connected = self._link.connected()
         if connected and self._link.connects() != self._connects:
             self._connects = self._link.connects()
@@ -300,6 +322,15 @@ class Box:
                 if now >= self._next_stats:
                     self._next_stats = now + self._rules.stats_interval_s
                     self._retain("stats", msgspec.json.encode(counters.all(self._store)), retain=False)
+
+    def _watch_keys(self) -> None:
+        """Who is shut out by now; keys or a list that do not read change nothing."""
+        try:
+            self._shut_out, self._keys_unread = revocation.shut_out(self._store.data_dir / "keys"), ""
+        except Corrupt as e:
+            if str(e) != self._keys_unread:
+                log.error("%s; who was revoked before stays shut out", e)
+            self._keys_unread = str(e)
 
     def _watch_clock(self, now: float) -> None:
         code, text = self._clock_watch.step(now, self._clock.monotonic())

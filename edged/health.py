@@ -48,6 +48,7 @@ KNOWN: Mapping[str, tuple[Word, str]] = {
     "broker_mute": ("degraded", "the broker must let `server` write and read edged/1/<site>/#"),
     "privacy_unmeasured": ("degraded", "see the log for what becomes of planted pictures"),
     "camera_offline": ("degraded", "see the camera's power, network and certificate"),
+    "camera_revoked": ("degraded", "`edged camera add` issues another certificate for what takes its place"),
     "camera_silent": ("degraded", "see the camera's own log"),
     "full_soon": ("degraded", "free space on the disk, or lower storage.max_age_days: the disk ends before storage.max_bytes"),
     "clock_wrong": ("degraded", "set the clock, or let NTP do it; nothing was deleted for it"),
@@ -113,12 +114,24 @@ class Facts:
     missing: Mapping[str, gaps.Missing] = field(default_factory=dict)
     daemon: bool = False
     runs: bool | None = None
+    revoked: Mapping[str, float] = field(default_factory=dict)  # by camera since when no certificate of it stands
 
 
 def look(store: Store, at: float, *, daemon: bool = False, runs: bool | None = None) -> Facts:
     return Facts(
-        at, alarms.standing(store), figures.heard(store), gauges.all(store), gaps.missing(store, at), daemon, runs
+        at, alarms.standing(store), figures.heard(store), gauges.all(store), gaps.missing(store, at), daemon, runs,
+        revoked(store),
     )  # fmt: skip
+
+
+def revoked(store: Store) -> Mapping[str, float]:
+    """By camera since when it has but revoked certificates, seconds since 1970."""
+    from edged.broker.revocation import shut_out
+
+    try:
+        return shut_out(store.data_dir / "keys")
+    except Corrupt:  # the daemon's log and `edged camera revoke` say it
+        return {}
 
 
 def judge(facts: Facts) -> Health:
@@ -178,7 +191,10 @@ def _of_daemon(facts: Facts) -> Found:
 
 def _of_cameras(facts: Facts) -> Found:
     told: Found = []
-    if away := [c for c in facts.cameras if not c.online]:
+    if gone := [c for c in facts.cameras if not c.online and c.id in facts.revoked]:
+        text = f"the certificate of {_listed([c.id for c in gone])} is revoked"
+        told.append(("camera_revoked", text, min(facts.revoked[c.id] for c in gone)))
+    if away := [c for c in facts.cameras if not c.online and c not in gone]:
         told.append(("camera_offline", f"{_names(away)} offline", min(c.last_seen for c in away)))
     if mute := [c for c in facts.cameras if c.online and facts.at - c.last_seen > SILENT_S]:
         told.append(("camera_silent", f"{_names(mute)} online but silent", min(c.last_seen for c in mute)))

@@ -37,6 +37,7 @@ def test_nothing_is_wrong_with_a_new_box_nor_with_one_at_work():
     ("code", "facts"),
     [
         ("camera_offline", Facts(AT, cameras=[heard(), heard("yard", online=False)])),
+        ("camera_revoked", Facts(AT, cameras=[heard(), heard("yard", online=False)], revoked={"yard": AT - 9})),
         ("camera_silent", Facts(AT, cameras=[heard(last_seen=AT - 400)])),
         ("camera_silent", Facts(AT, cameras=[heard(last_frame=AT - DAY - 1)])),
         ("frames_missing", Facts(AT, missing={"gate": Missing(3, AT - 100)})),

@@ -1,6 +1,7 @@
 """The box offers and judges rollouts on what cameras have signed, and on nothing else that is said in their name."""
 
 import json
+import time
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from edged.cli import main
 from edged.publish import fleet
 from edged.publish.rules import DEFAULTS
 from edged.storage import alarms, audit, cameras, counters, deliveries, releases
+from edged.web.app import create_app
 from edged.wire import messages, topics
 from edged.wire.messages import CameraInfo, Reported
 from edged.wire.signature import Signer
@@ -190,3 +192,81 @@ def test_a_stolen_camera_that_was_revoked_says_nothing_that_counts_and_its_succe
     assert alarms.stands(house.store, alarms.UNSIGNED)
     say(house, report("SUCCEEDED"))
     assert status(house) == "SUCCEEDED"
+
+
+def revoke(house, *options):
+    config = house.keys.parent / "config.toml"
+    done = CliRunner().invoke(main, ["-c", str(config), *options, "camera", "revoke", "gate", "--yes"])
+    assert done.exit_code == 0, done.output
+    house.clock.sleep(1)
+    house.step(3)
+    return done.stdout
+
+
+def receipt_of(house, n):
+    """What the camera hears of its frame, once it hears."""
+    house.send("gate", n)
+    for _ in range(2000):
+        house.step()
+        if heard := house.heard("gate"):
+            [receipt] = heard
+            return receipt
+        time.sleep(0.005)
+    raise AssertionError("no receipt came")
+
+
+def stored(house):
+    return house.store.value("select count(*) from frame where camera = 'gate'")
+
+
+def test_frames_of_a_camera_that_was_revoked_are_refused_on_an_open_connection_and_its_successors_are_stored(house):
+    assert receipt_of(house, 1).status == "stored"
+    revoke(house)
+    refused = receipt_of(house, 2)
+    assert (refused.status, refused.detail) == ("refused", "the certificate of gate is revoked")
+    house.clock.sleep(1)
+    house.step(3)
+    assert (stored(house), counters.get(house.store, "refused:revoked")) == (1, 1)
+    issued = CliRunner().invoke(main, ["-c", str(house.keys.parent / "config.toml"), "camera", "add", "gate"])
+    assert issued.exit_code == 0, issued.output
+    house.clock.sleep(1)
+    house.step(3)
+    assert receipt_of(house, 3).status == "stored"
+
+
+def test_a_camera_with_a_new_certificate_that_the_box_has_no_copy_of_is_known_by_what_it_signs(house):
+    revoke(house)
+    CliRunner().invoke(main, ["-c", str(house.keys.parent / "config.toml"), "camera", "add", "gate"])
+    for end in (".pem", ".key"):
+        (house.keys / f"cam-gate{end}").rename(house.keys / f"successor{end}")
+        (house.keys / f"cam-successor{end}").symlink_to(house.keys / f"successor{end}")
+    house.clock.sleep(1)
+    house.step(3)
+    assert receipt_of(house, 1).status == "refused"
+    say(house, info("vehicle"), leaf="info", key="successor")
+    assert receipt_of(house, 2).status == "stored"
+
+
+def test_that_a_camera_was_revoked_is_said_where_it_is_looked_for(house):
+    told = json.loads(revoke(house, "--json"))
+    assert told["already"] is False
+    assert told["mosquitto"] == (
+        f"install -m 640 -g mosquitto {house.keys / 'ca.crl'} /etc/mosquitto/edged/ && systemctl restart mosquitto"
+    )
+    assert "is revoked already, since " in revoke(house)
+    acts = [r.act for r in audit.rows(house.store) if r.subject == "gate"]
+    assert acts.count("camera.revoked") == 1
+    reasons = {r.code: r for r in health.judge(health.look(house.store, house.clock.now(), daemon=True)).reasons}
+    assert reasons["camera_revoked"].text == "the certificate of gate is revoked"
+    assert reasons["camera_revoked"].since > 0
+    assert "camera_offline" not in reasons
+    config = str(house.keys.parent / "config.toml")
+    status = CliRunner().invoke(main, ["-c", config, "status"]).output
+    assert "certificate revoked 2" in status
+    assert "power, network" not in status
+    page = create_app(
+        house.store, site=SITE, classes=("a", "b"), names={"gate": "gate"}, gate={"max_loss": 0.02}, clock=house.clock,
+        secret="of the test", hosts=("localhost",),
+    ).test_client().get("/").text  # fmt: skip
+    assert "Its certificate is revoked" in page
+    assert "been away" not in page

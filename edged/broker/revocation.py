@@ -10,8 +10,12 @@ second newer than the one before: a process that has loaded both (mosquitto, tol
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -30,11 +34,14 @@ def revoke(keys: Path, name: str, now: float, certificate: Path | None = None) -
     """Put the certificate of a camera on the list; returns its serial number, hexadecimal.
 
     `certificate`: its file, where it is not in `keys`. What lies in `keys` of it is moved aside then (cam-<name>.<serial>.
-    revoked.pem), its key deleted, so that a new one can be issued. Raises Refused for a certificate that is not there, is
-    another's, or of another authority; Corrupt for files that do not read.
+    revoked.pem, kept of one that was not there, too: by it the box knows whose it was), its key deleted, so that a new one
+    can be issued. Where there is none but one that was revoked before, that one. Raises Refused for a certificate that is
+    not there, is another's, or of another authority; Corrupt for files that do not read.
     """
     own = Path(identity.paths(keys, name).cert)
     path = certificate or own
+    if certificate is None and not own.exists() and (before := _before(keys).get(name)):
+        return f"{max(before, key=lambda e: e.revocation_date_utc).serial_number:x}"
     if not path.exists():
         raise Refused(
             f"there is no certificate of {name} at {path}", code="not_found", exit_code=EXIT_NOT_FOUND,
@@ -55,11 +62,53 @@ def revoke(keys: Path, name: str, now: float, certificate: Path | None = None) -
         entry = x509.RevokedCertificateBuilder().serial_number(gone.serial_number).revocation_date(at).build()
         _write(keys, ca, ca_key, [*entries.values(), entry])
     serial = f"{gone.serial_number:x}"
+    aside = keys / f"cam-{name}.{serial[:12]}.revoked.pem"
     if own.exists() and identity.read_certificate(own).serial_number == gone.serial_number:
         Path(identity.paths(keys, name).key).unlink(missing_ok=True)
-        own.rename(keys / f"cam-{name}.{serial[:12]}.revoked.pem")
+        own.rename(aside)
         durable.sync_folder(keys)
+    elif not aside.exists():
+        durable.write(aside, gone.public_bytes(serialization.Encoding.PEM))
     return serial
+
+
+def shut_out(keys: Path) -> Mapping[str, float]:
+    """The cameras of which `keys` has a revoked certificate and none that stands, and since when (seconds since 1970, the
+    newest). Two looks at the file system while nothing changes. Raises Corrupt.
+    """
+    return _shut_out(keys, (_stamp(keys), _stamp(revocations(keys / "ca.pem"))))
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=4)
+def _shut_out(keys: Path, stamps: object) -> Mapping[str, float]:
+    serials = {e.serial_number for e in listed(keys)}
+    found: dict[str, float] = {}
+    for name, entries in _before(keys).items():
+        own = Path(identity.paths(keys, name).cert)
+        if not own.exists() or identity.read_certificate(own).serial_number in serials:
+            found[name] = max(e.revocation_date_utc for e in entries).timestamp()
+    return MappingProxyType(found)
+
+
+def _before(keys: Path) -> dict[str, list[x509.RevokedCertificate]]:
+    """By camera what stands in the list of those that were moved aside."""
+    entries = {e.serial_number: e for e in listed(keys)}
+    found: dict[str, list[x509.RevokedCertificate]] = {}
+    for path in sorted(keys.glob("cam-*.revoked.pem")) if entries else ():
+        with suppress(Corrupt):  # one that does not read is nobody's
+            certificate = identity.read_certificate(path)
+            names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+            if len(names) == 1 and (entry := entries.get(certificate.serial_number)) is not None:
+                found.setdefault(str(names[0].value), []).append(entry)
+    return found
 
 
 def begin(keys: Path) -> None:

@@ -19,7 +19,7 @@ def status(context: Context) -> None:
     from edged.clock import SystemClock, iso
     from edged.site import daemon_outdated, daemon_runs, when_rules
     from edged.storage import leaks, views
-    from edged.web.verdict import judge
+    from edged.web.verdict import judge, without
     from edged.web.words import count
 
     at, alive = SystemClock().now(), daemon_runs(context.config().data_dir)
@@ -27,7 +27,8 @@ def status(context: Context) -> None:
     with context.store(readonly=True) as store:
         box, cameras = health.judge(health.look(store, at, runs=alive)), views.cameras(store, at)
         known = [r for r in box.reasons if r.code != "daemon_down"]  # said in other words below
-        verdict = judge(views.now(store, at, configured), None, known).sentence
+        revoked = health.revoked(store)
+        verdict = judge(without(views.now(store, at, configured), revoked), None, known).sentence
         decided = plan.when(store, when_rules(context.config()), at, daemon=alive)
         privacy = leaks.measure(store)
     if not alive:
@@ -36,6 +37,7 @@ def status(context: Context) -> None:
     lines += [
         f"{c.id:20} {('online' if c.online else 'offline') if alive else 'unknown':8} release {c.release or '-'},"
         f" last seen {iso(c.last_seen)}"
+        + (f", certificate revoked {iso(revoked[c.id])}" if c.id in revoked else "")
         + (f", {count(c.missing.frames, 'frame')} missing since {iso(c.missing.since)}" if c.missing else "")
         for c in cameras
     ]
@@ -50,10 +52,11 @@ def status(context: Context) -> None:
             "last_seen": iso(c.last_seen),
             "fps": c.fps,
             "missing": {"frames": c.missing.frames, "since": iso(c.missing.since)} if c.missing else None,
+            "revoked": iso(revoked[c.id]) if c.id in revoked else None,
         }
         for c in cameras
     ]
-    nothing = {"release": None, "last_seen": None, "fps": None, "missing": None}
+    nothing = {"release": None, "last_seen": None, "fps": None, "missing": None, "revoked": None}
     facts += [{"id": c, "spoke": False, "online": False if alive else None} | nothing for c in silent]
     outdated = daemon_outdated(context.config().data_dir, context.config_path)
     if outdated:

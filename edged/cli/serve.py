@@ -78,9 +78,11 @@ def init(
     if mosquitto:
         write_mosquitto(data_dir.resolve(), site)
     roots = [str(file) for file in new.root.files] if new.root else []
+    given = f"give mosquitto {path.parent / 'mosquitto.conf'} and what it names (docs/broker.md), restart it; then "
+    broker = given if mosquitto else f"edged -c {path} broker & "
     context.out(
         {"config": str(path), "cameras": list(cameras), "root_keys": roots},
-        f"made {path}\n  next: edged -c {path} broker & edged -c {path} run & edged -c {path} web\n"
+        f"made {path}\n  next: {broker}edged -c {path} run & edged -c {path} web\n"
         f"  each camera needs keys/ca.pem, keys/cam-<id>.pem, keys/cam-<id>.key and tuf/1.root.json"
         + (
             ""
@@ -93,8 +95,7 @@ def init(
             if root_dirs
             else f"\n  the root key of the releases lies in {data_dir.resolve() / 'keys' / 'tuf'}:"
             " carry it away, docs/trust.md"
-        )
-        + ("\n  mosquitto: docs/broker.md says which files it is given" if mosquitto else ""),
+        ),
     )
 
 
@@ -156,8 +157,8 @@ def camera_revoke(
     count. It cannot be undone; the camera's pictures and its past stay.
     """
     from edged.broker.mosquitto import FOLDER
-    from edged.broker.revocation import revoke
-    from edged.clock import SystemClock
+    from edged.broker.revocation import listed, revoke
+    from edged.clock import SystemClock, iso
     from edged.site import issue_camera, tls_of
     from edged.storage import audit, cameras
     from edged.wire.tls import revocations
@@ -167,21 +168,29 @@ def camera_revoke(
     check_level(camera_id, "camera id")
     if not yes:
         confirm(f"the certificate of {camera_id} would be taken back for good", "Take it back?")
+    before = {f"{e.serial_number:x}": e.revocation_date_utc.timestamp() for e in listed(config.keys_dir)}
     serial = revoke(config.keys_dir, camera_id, clock.now(), certificate)
+    already = serial in before
     with context.store() as store, store.transaction():
         if cameras.get(store, camera_id) is not None:
             cameras.set_online(store, camera_id, False)
-        audit.append(store, author, "camera.revoked", camera_id, {"serial": serial, "reason": reason})
-    document = {"camera": camera_id, "serial": serial, "list": str(revocations(config.keys_dir / "ca.pem"))}
-    text = f"the certificate {serial} of {camera_id} is revoked; the embedded broker and the daemon know it in a second"
+        if not already:
+            audit.append(store, author, "camera.revoked", camera_id, {"serial": serial, "reason": reason})
+    crl = revocations(config.keys_dir / "ca.pem")
+    mosquitto = f"install -m 640 -g mosquitto {crl} {FOLDER}/ && systemctl restart mosquitto"
+    document = {"camera": camera_id, "serial": serial, "list": str(crl), "already": already, "mosquitto": mosquitto}
+    text = f"the certificate {serial} of {camera_id} is revoked"
+    text += f" already, since {iso(before[serial])}" if already else ""
+    text += "; the embedded broker and the daemon know it in a second"
     if anew:
         document |= dict(
             zip(("certificate", "key"), map(str, issue_camera(config.data_dir, camera_id, clock)), strict=True)
         )
         text += f"\n  carry {document['certificate']} and {document['key']} to the new one, then remove the key here"
-    if revocations(tls_of(config).ca) != revocations(config.keys_dir / "ca.pem"):
-        text += f"\n  [mqtt.tls] ca lies elsewhere: copy {document['list']} to {revocations(tls_of(config).ca)}"
-    text += f"\n  mosquitto: install -m 640 -g mosquitto {document['list']} {FOLDER}/ && systemctl restart mosquitto"
+    if revocations(tls_of(config).ca) != crl:
+        document["copy_to"] = str(revocations(tls_of(config).ca))
+        text += f"\n  [mqtt.tls] ca lies elsewhere: copy {crl} to {document['copy_to']}"
+    text += f"\n  mosquitto: {mosquitto}"
     context.out(document, text)
 
 

@@ -31,7 +31,7 @@ from edged.storage.store import Store
 from edged.web import driftplot, ladder, masks, metrics, outlook, paretoplot, plot, retested, rollouts, words
 from edged.web.outlook import SHOWN_CAMERAS
 from edged.web.questions import Asking, Questions, Queues
-from edged.web.verdict import judge
+from edged.web.verdict import judge, without
 
 CSP = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; frame-src 'none'; object-src 'none'"
 HEADERS = {
@@ -98,7 +98,7 @@ def create_app(
         """What a fragment's template is given."""
         now = clock.now()
         if section == "now":
-            known = views.now(store, now, names)
+            known = without(views.now(store, now, names), health.revoked(store))
             found = health.judge(health.look(store, now, runs=runs and runs())).reasons
             stored = forecast.of(store, limits, now) if limits is not None else []
             verdict = judge(known, names, found)
@@ -106,7 +106,13 @@ def create_app(
         if section == "cameras":
             heard = views.cameras(store, now)
             silent = views.silent([c.id for c in heard], names)
-            return {"now": now, "cameras": heard, "silent": silent, "masked": masks.counted(store, fixed)}
+            return {
+                "now": now,
+                "cameras": heard,
+                "silent": silent,
+                "masked": masks.counted(store, fixed),
+                "revoked": health.revoked(store),
+            }
         if section == "privacy":
             return {"now": now, "privacy": leaks.measure(store), "sizes": sizes.SIZES, "expected": sizes.EXPECTED}
         if section == "drift":

@@ -8,8 +8,8 @@ only what stands in the store.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from edged.health import Reason
@@ -91,9 +91,12 @@ WORDS = {
     "clock_wrong": "Out of time",
     "clock_stepped": "Out of time", "backup_none": "Unsaved", "backup_old": "Unsaved", "retention_held": "Held",
     "catalogue_rebuilt": "Mended", "keyring_copy": "One key", "frames_missing": "Gaps", "camera_silent": "Partly blind",
-    "left_out": "Left out", "fits_nobody": "Left out",
+    "left_out": "Left out", "fits_nobody": "Left out", "camera_revoked": "Shut out",
 }  # fmt: skip
-SECTIONS = {"camera_silent": "cameras", "frames_missing": "cameras", "left_out": "fleet", "fits_nobody": "fleet"}
+SECTIONS = {
+    "camera_silent": "cameras", "frames_missing": "cameras", "camera_revoked": "cameras", "left_out": "fleet",
+    "fits_nobody": "fleet",
+}  # fmt: skip
 TOLD = {PRIVACY_LEAK, SCRUB_DOWN, PRIVACY_UNMEASURED, "camera_offline"}  # in words of their own, here
 
 
@@ -106,6 +109,11 @@ def _box(reasons: Sequence[Reason]) -> list[Finding]:
         )
         for r in reasons if r.code not in TOLD
     ]  # fmt: skip
+
+
+def without(now: Now, revoked: Collection[str]) -> Now:
+    """Cameras whose certificate was taken back are not away: they are shut out, which is said in other words."""
+    return replace(now, offline=tuple((c, seen) for c, seen in now.offline if c not in revoked))
 
 
 def _cameras(now: Now, names: Mapping[str, str]) -> Finding | None:

@@ -89,9 +89,10 @@ class Verifier:
         self._list, self._listed, self._revoked = revoked, self._stamp(revoked), self._read_list(revoked)
         self._known: OrderedDict[str, tuple[Certificate, str]] = OrderedDict()  # by base64: it, and whose it is
 
-    def check(self, camera: str, topic: str, payload: bytes, properties: Sequence[tuple[str, str]], now: float) -> None:
-        """Raises Refused("unsigned"), ("forged": no signature of that certificate over this) or ("foreign": a certificate
-        that is another camera's, another authority's, or out of date), ("revoked"). `now` seconds since 1970.
+    def check(self, camera: str, topic: str, payload: bytes, properties: Sequence[tuple[str, str]], now: float) -> int:
+        """The serial number of the certificate. Raises Refused("unsigned"), ("forged": no signature of that certificate over
+        this) or ("foreign": a certificate that is another camera's, another authority's, or out of date), ("revoked").
+        `now` seconds since 1970.
         """
         signed = [value for name, value in properties if name == "sig"]
         certs = [value for name, value in properties if name == "cert"]
@@ -102,6 +103,7 @@ class Verifier:
         certificate = self._trusted(certs[0], camera, f"{_what(topic)} of {camera}", now)
         if not _matches(certificate, signed[0], _text(topic, payload)):
             raise Refused(f"the signature under {_what(topic)} of {camera} is not over what it says", code=FORGED)
+        return certificate.serial_number
 
     def _trusted(self, text: str, camera: str, what: str, now: float) -> Certificate:
         known = self._known.get(text)
@@ -119,6 +121,11 @@ class Verifier:
         if certificate.serial_number in self._revoked:
             raise Refused(f"{what} is signed with a certificate that was revoked", code=REVOKED)
         return certificate
+
+    def stands(self, serial: int) -> bool:
+        """Whether a certificate that passed is still on no list."""
+        self._look()
+        return serial not in self._revoked
 
     def _look(self) -> None:
         """The list again, if it has changed; one that is gone or does not read changes nothing."""

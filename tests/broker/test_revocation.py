@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from edged.broker import identity
+from edged.broker import identity, revocation
 from edged.broker.acl import OpenDoor
-from edged.broker.revocation import begin, listed, revoke
+from edged.broker.revocation import begin, listed, revoke, shut_out
 from edged.broker.server import SWEEP_S, BrokerThread
 from edged.errors import Corrupt, Refused
 from edged.wire.tls import client_context
@@ -128,3 +128,32 @@ def test_a_list_of_nobody_keeps_nobody_out(keys):
     begin(keys)
     with BrokerThread(OpenDoor(), tls=identity.paths(keys, "server")) as broker:
         assert enters(broker, identity.paths(keys, "gate"))
+
+
+def test_who_has_but_revoked_certificates_is_shut_out_until_another_is_issued(keys, tmp_path_factory):
+    away = tmp_path_factory.mktemp("away") / "gate.pem"
+    (keys / "cam-gate.pem").rename(away)
+    assert dict(shut_out(keys)) == {}
+    revoke(keys, "gate", NOW, away)
+    revoke(keys, "yard", NOW + 9)
+    assert dict(shut_out(keys)) == {"gate": NOW, "yard": NOW + 9}
+    assert not (keys / "cam-gate.pem").exists()
+    (keys / "cam-gate.key").unlink()
+    identity.issue(keys, "gate", server=False, now=NOW)
+    assert dict(shut_out(keys)) == {"yard": NOW + 9}
+
+
+def test_who_was_revoked_and_has_no_other_is_named_again_and_stands_once_in_the_list(keys):
+    serial = revoke(keys, "yard", NOW)
+    assert revoke(keys, "yard", NOW + 5) == serial
+    assert [e.revocation_date_utc.timestamp() for e in listed(keys)] == [NOW]
+
+
+def test_what_is_shut_out_is_read_again_only_when_something_changed(keys, monkeypatch):
+    revoke(keys, "yard", NOW)
+    assert dict(shut_out(keys)) == {"yard": NOW}
+    read = []
+    monkeypatch.setattr(revocation, "listed", lambda keys: read.append(keys) or [])
+    for _ in range(100):
+        assert dict(shut_out(keys)) == {"yard": NOW}
+    assert read == []

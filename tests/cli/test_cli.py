@@ -41,6 +41,15 @@ def test_init_makes_keys_that_only_the_owner_can_read(site):
     assert {oct(p.stat().st_mode & 0o777) for p in private} == {"0o600"}
 
 
+def test_with_mosquitto_the_next_step_is_mosquittos_and_no_second_broker(tmp_path):
+    made = edged("init", "--data-dir", tmp_path / "x", "--site", "p", "--classes", "a,b", "--mosquitto")
+    assert made.returncode == 0, made.stderr
+    [following] = [line for line in made.stdout.splitlines() if "next: " in line]
+    assert "mosquitto.conf" in following
+    assert "config.toml broker" not in made.stdout
+    assert "config.toml run" in following
+
+
 def test_init_never_replaces_a_site(site):
     again = edged("init", "--data-dir", site, "--site", "other", "--classes", "a,b")
     assert again.returncode == 78
