@@ -270,3 +270,12 @@ def test_that_a_camera_was_revoked_is_said_where_it_is_looked_for(house):
     ).test_client().get("/").text  # fmt: skip
     assert "Its certificate is revoked" in page
     assert "been away" not in page
+
+
+def test_a_list_that_does_not_read_lets_nobody_in_again_and_does_not_end_the_daemon(house):
+    revoke(house)
+    (house.keys / "ca.crl").write_bytes(b"nonsense")
+    house.clock.sleep(1)
+    house.step(3)
+    assert receipt_of(house, 1).status == "refused"
+    assert house.box.failure is None
