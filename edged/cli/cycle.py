@@ -61,7 +61,9 @@ def cycle_run(context: Context, author: str, word: str, overturn: bool, dry_run:
             try:
                 return wait_for(context, store, number)
             except KeyboardInterrupt:
-                click.echo(f"no longer waited for; request {number} stays: `edged cycle cancel` takes it back", err=True)
+                click.echo(
+                    f"no longer waited for; request {number} stays: `edged cycle cancel` takes it back", err=True
+                )
                 raise
     told = "asked; " + (f"it begins when cycle {running.id}, which runs, has ended; " if running and runs else "")
     told += "`edged status` and the page tell how it goes"

@@ -160,7 +160,8 @@ class Story:
             csv.writer(f).writerows((s.id, truth[s.id]) for s in chosen)
         self._labelled |= {s.id for s in chosen}
         subprocess.run(
-            [sys.executable, "-P", "-m", "edged", "-q", "-c", str(self.config_path), "label", "import", str(file), "--author", "demo"],
+            [sys.executable, "-P", "-m", "edged", "-q", "-c", str(self.config_path), "label", "import", str(file),
+             "--author", "demo"],
             check=True,
         )  # fmt: skip
         self.tell.say(f"{len(chosen)} labels imported (source: human, author: demo)")
