@@ -15,7 +15,7 @@ from edged.publish import conduct, fit, fleet, release, rollout
 from edged.publish.conduct import Conductor
 from edged.publish.release import Description
 from edged.publish.rules import Rules
-from edged.storage import alarms, audit, blocked, cameras, cycles, deliveries, releases, reports, requests
+from edged.storage import alarms, audit, blocked, cameras, cycles, deliveries, releases, reports, requests, snapshots
 from edged.wire.messages import CameraInfo, Health, Reported
 
 RULES = Rules(canary=1, wait_s=60, timeout_s=500, steps=(1.0,))
@@ -232,6 +232,36 @@ def test_a_new_model_may_disagree_with_one_that_the_re_test_found_mostly_wrong(g
     grown.says("a", "SUCCEEDED", number, BLIND)
     grown.tick()
     assert grown.state(number) == "rolling"
+
+
+@pytest.mark.parametrize(
+    ("new", "won", "least"),
+    [
+        (
+            40,
+            30,
+            0.05,
+        ),  # night fell: 34 of 150 are not right for both, at worst all of the 40 that came: 6 of 40 less 0.1
+        (40, 4, RULES.min_agreement),  # little differs
+        (RULES.min_regions - 1, 30, RULES.min_agreement),  # too few have come to say what cameras see now
+        (0, 30, RULES.min_agreement),
+    ],
+)
+def test_what_cameras_see_now_is_what_came_since_the_model_before(grown, store, new, won, least):
+    before, number = releases.all(store)[-1].number, grown.release(b"two" * 99)
+    old = [[f"gate:b-{i}:0", "a"] for i in range(150 - new)]
+    came = [[f"gate:n-{i}:0", "a"] for i in range(new)]
+    for release_number, held in ((before, old), (number, old + came)):
+        body = {"classes": ["a", "b"], "train": [], "tune": [], "holdout": sorted(held)}
+        candidate = releases.get(store, release_number).candidate
+        store.execute("update candidate set snapshot = ? where id = ?", (snapshots.add(store, body), candidate))
+    found = reports.of(store, releases.get(store, number).candidate)[0]
+    pair = {"n": 150, "right": 146, "baseline_right": 116, "lost": 0, "won": won}
+    store.execute(
+        "update report set body = ? where id = ?", (json.dumps(json.loads(found.body) | {"pair": pair}), found.id)
+    )
+    grown.tick()
+    assert releases.get(store, number).rules["min_agreement"] == pytest.approx(least)
 
 
 def test_a_handful_of_samples_says_nothing_of_how_far_a_new_model_may_disagree(grown, store):
