@@ -9,24 +9,12 @@ blocked in the transaction that halts it. Does not guarantee: anything about who
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 
 from edged.errors import EXIT_NOT_FOUND, Refused
-from edged.publish import aim, fit, rollout, rules
+from edged.publish import aim, expected, fit, rollout, rules
 from edged.publish.rollout import Camera, Complete, Delivery, Expire, Halt, Offer, Rules, Withdraw
-from edged.storage import (
-    alarms,
-    audit,
-    blocked,
-    cameras,
-    candidates,
-    counters,
-    deliveries,
-    releases,
-    reports,
-    snapshots,
-)
+from edged.storage import alarms, audit, blocked, cameras, counters, deliveries, releases
 from edged.storage.deliveries import DeliveryRow
 from edged.storage.releases import ReleaseRow
 from edged.storage.store import Store
@@ -292,7 +280,7 @@ def _left_out(store: Store, rows: Sequence[ReleaseRow], there: Sequence[cameras.
 def _begin(store: Store, release: ReleaseRow, by: Rules, author: str) -> None:
     if release.returns_to is not None:
         by = by.rescuing() if release.actor == BOX else by.trying() if release.actor == GATE else by.returning()
-    elif (shared := _shared(store, release, by.min_regions)) is not None:
+    elif (shared := expected.shared(store, release, by.min_regions)) is not None:
         by = by.expecting(shared)
     for older in replaced(store, release):
         replace(store, older, release.number)
@@ -311,35 +299,6 @@ def replaced(store: Store, release: ReleaseRow) -> list[ReleaseRow]:
         if older.number < release.number and older.name == release.name and aim.replaces(release, older)
         and older.state in rollout.ACTS["replace"][0]
     ]  # fmt: skip
-
-
-def _shared(store: Store, release: ReleaseRow, least: int) -> float | None:
-    """The share of what cameras see now that this model and the one before it have right at least, None where they were
-    compared on fewer than `least` samples, as may be what a person releases untested.
-
-    Cameras see what came since the model before, not all of the hold-out: at worst all on which not both are right is of
-    that part. Fewer than `least` such samples say nothing of it; then it is the share of all.
-    """
-    found = reports.of(store, release.candidate) if release.candidate is not None else []
-    pair = (json.loads(found[0].body).get("pair") if found else None) or {}
-    if pair.get("n", 0) < max(1, least):
-        return None
-    n, both, new = int(pair["n"]), int(pair["right"] - pair["won"]), _new_held_out(store, release)
-    return max(0, new - (n - both)) / new if new >= max(1, least) else both / n
-
-
-def _new_held_out(store: Store, release: ReleaseRow) -> int:
-    """How many samples are held out for this release that were not for the newest one before it, 0 where there is none."""
-
-    def held(candidate: int) -> set[str]:
-        body = snapshots.get(store, candidates.get(store, candidate).snapshot)
-        return {sample for sample, _ in body["holdout"]}
-
-    before = [
-        r.candidate for r in releases.all(store)
-        if r.number < release.number and r.name == release.name and r.candidate is not None
-    ]  # fmt: skip
-    return len(held(release.candidate) - held(before[-1])) if before and release.candidate is not None else 0
 
 
 def replace(store: Store, older: ReleaseRow, number: int) -> None:

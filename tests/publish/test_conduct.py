@@ -264,6 +264,24 @@ def test_what_cameras_see_now_is_what_came_since_the_model_before(grown, store, 
     assert releases.get(store, number).rules["min_agreement"] == pytest.approx(least)
 
 
+def test_what_came_is_counted_from_the_model_that_cameras_run_not_from_one_that_was_halted(grown, store):
+    halted = grown.release(b"two" * 99)
+    releases.set_state(store, halted, "halted")
+    number = grown.release(b"three" * 99)
+    old, came = [[f"gate:b-{i}:0", "a"] for i in range(110)], [[f"gate:n-{i}:0", "a"] for i in range(40)]
+    for release_number, held in ((1, old), (halted, old + came), (number, old + came)):
+        body = {"classes": ["a", "b"], "train": [], "tune": [], "holdout": sorted(held)}
+        candidate = releases.get(store, release_number).candidate
+        store.execute("update candidate set snapshot = ? where id = ?", (snapshots.add(store, body), candidate))
+    found = reports.of(store, releases.get(store, number).candidate)[0]
+    pair = {"n": 150, "right": 146, "baseline_right": 116, "lost": 0, "won": 30}
+    store.execute(
+        "update report set body = ? where id = ?", (json.dumps(json.loads(found.body) | {"pair": pair}), found.id)
+    )
+    grown.tick()
+    assert releases.get(store, number).rules["min_agreement"] == pytest.approx(0.05)
+
+
 def test_a_handful_of_samples_says_nothing_of_how_far_a_new_model_may_disagree(grown, store):
     number = grown.release(b"two" * 99)
     found = reports.of(store, releases.get(store, number).candidate)[0]
