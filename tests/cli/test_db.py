@@ -96,7 +96,8 @@ def test_a_damaged_backup_exits_3_and_is_not_restored(run, site, tmp_path):
     dest = tmp_path / "stick"
     _, made = run("db", "backup", dest)
     path = dest / made["backup"] / "edged.db"
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     code, document = run("db", "backup", "--verify", dest)
     assert (code, document["findings"][0]["code"]) == (3, "backup_damaged")
     code, document = run("db", "restore", dest, "--yes")

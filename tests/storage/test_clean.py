@@ -79,7 +79,7 @@ def test_a_segment_that_holds_damage_is_left_and_the_next_is_emptied(full, edit)
     drop(store, "kind = 'frame' and segment <= 4")
     drop(store, "segment = 1 and id not in (select id from object where segment = 1 limit 1)")
     lost = store.value("select id from object where segment = 1")
-    edit(store, lost, lambda b: b[:-1] + b"!")
+    edit(store, lost, lambda b: b[:-1] + bytes([b[-1] ^ 1]))
     assert clean.run(store).freed >= 1
     assert store.value("select segment from object where id = ?", (lost,)) == 1
     assert [f.code for f in check.run(store)] == ["damaged"]

@@ -202,7 +202,8 @@ def test_of_a_damaged_segment_everything_else_is_brought_back(open_store, add, e
     with open_store() as store:
         for n in range(5):
             add(store, n)
-        edit(store, store.value("select object from frame where id = 'boot-2'"), lambda b: b[:-1] + b"!")
+        picture = store.value("select object from frame where id = 'boot-2'")
+        edit(store, picture, lambda b: b[:-1] + bytes([b[-1] ^ 1]))
     for name in ("edged.db", "edged.db-wal", "edged.db-shm"):
         (data_dir / name).unlink(missing_ok=True)
     with open_store() as store:
