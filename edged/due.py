@@ -7,8 +7,8 @@
 
 Guarantees: a refusal waits for new labels and a failure for time as well, so that the same cycle is not run again on the
 same labels for ever; drift alone is tried once per alarm, and not on labels that were too few or too alike for
-the last cycle. A clock that was set back holds nothing up. Does not guarantee that a cycle that has begun ends before the
-hours do.
+the last cycle. Such a cycle takes nothing off the labels that are counted, whoever asked for it too early. A clock that
+was set back holds nothing up. Does not guarantee that a cycle that has begun ends before the hours do.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Facts:
 
     running: bool = False  # a cycle has begun and not ended
     asked: Sequence[str] = ()  # who asked for one and waits
-    new: int = 0  # human labels that no cycle with a verdict has seen
+    new: int = 0  # human labels that no cycle that trained on them, or was refused for what they say, has seen
     since_last: int = 0  # human labels that no cycle at all has seen
     started: float = 0.0  # the last cycle
     ended: float = 0.0
@@ -110,8 +110,10 @@ def within(hours: str, now: float, zone: tzinfo | None = None) -> bool:
 
 def enough(facts: Facts, rules: Rules) -> int:
     """New labels that start a cycle: while drift stands a quarter of them, since there is more to win by each."""
-    if not (rules.on_drift and facts.drifting):
-        return rules.new_labels
+    return _few(rules) if rules.on_drift and facts.drifting else rules.new_labels
+
+
+def _few(rules: Rules) -> int:
     return min(rules.new_labels, max(FEWEST, rules.new_labels // 4))
 
 
@@ -119,17 +121,20 @@ def _reason(facts: Facts, rules: Rules, now: float) -> tuple[str, str]:
     """(why, "") or ("", what is missing)."""
     drifting = facts.drifting if rules.on_drift else ()
     where = ", ".join(sorted({d.camera or "all cameras" for d in drifting}))
-    if facts.new >= (needed := enough(facts, rules)):
+    needed = enough(facts, rules)
+    missing = max(needed - facts.new, _few(rules) - facts.since_last if facts.against else 0)
+    if missing <= 0:
         return _labels(facts.new) + (f" and drift at {where}" if where else ""), ""
+    same = facts.against and not facts.since_last  # which is so whatever drifts, and at any hour
     if fresh := sorted({d.camera or "all cameras" for d in drifting if d.since > facts.started}):
-        if facts.against and not facts.since_last:  # which is so whatever drifts
+        if same:
             return "", f"waits for a new label: {facts.against}; drift at {', '.join(fresh)}"
         return f"drift at {', '.join(fresh)}" + (f", {_labels(facts.new)}" if facts.new else ""), ""
-    if rules.every_s and facts.new and not 0 <= now - facts.started < rules.every_s:
+    if rules.every_s and facts.new and not same and not 0 <= now - facts.started < rules.every_s:
         return f"{rules.every_s / 3600:g} h since the last cycle, {_labels(facts.new)}", ""
     tried = f"; drift at {where} was tried on already" if where else ""
-    more = needed - facts.new
-    return "", f"waits for {more} more human label{'s' if more > 1 else ''} ({facts.new} of {needed}){tried}"
+    why = f"; {facts.against}" if facts.new >= needed else ""
+    return "", f"waits for {missing} more human label{'s' if missing > 1 else ''} ({facts.new} of {needed}){why}{tried}"
 
 
 def _labels(n: int) -> str:

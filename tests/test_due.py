@@ -99,6 +99,25 @@ def test_drift_does_not_begin_a_cycle_on_labels_that_none_can_train_on():
     assert decide(replace(tried, asked=("ann",)), RULES, NOON).why == "asked for by ann"
 
 
+def test_a_cycle_that_was_asked_for_too_early_takes_nothing_off_the_count():
+    lacking = "too few labelled crops to train on: 12 of at least 40"
+    early = Facts(new=12, against=lacking, started=NOON - 2 * HOUR, ended=NOON - 2 * HOUR)
+    assert decide(early, RULES, NOON).waits == "waits for 288 more human labels (12 of 300)"
+    assert decide(replace(early, new=299, since_last=287), RULES, NOON).waits.startswith("waits for 1 more")
+    assert decide(replace(early, new=300, since_last=288), RULES, NOON).why == "300 new human labels"
+
+
+def test_labels_that_were_enough_but_let_no_cycle_begin_wait_for_a_few_more():
+    lacking = "no labelled crop in the train split shows: busy"
+    tried = Facts(new=300, against=lacking, started=NOON - 2 * HOUR, ended=NOON - 2 * HOUR)
+    assert decide(tried, RULES, NOON).waits == f"waits for 75 more human labels (300 of 300); {lacking}"
+    assert decide(replace(tried, new=374, since_last=74), RULES, NOON).waits.startswith("waits for 1 more")
+    assert decide(replace(tried, new=375, since_last=75), RULES, NOON).why == "375 new human labels"
+    hourly = replace(RULES, every_s=HOUR)
+    assert "waits for 75 more" in decide(tried, hourly, NOON).waits
+    assert decide(replace(tried, new=301, since_last=1), hourly, NOON).why.startswith("1 h since the last cycle")
+
+
 def test_while_drift_stands_fewer_labels_are_enough():
     tried = Facts(drifting=DRIFT, started=NOON - 60, ended=NOON - 30, new=75, since_last=75)
     assert decide(tried, RULES, NOON).why == "75 new human labels and drift at yard"

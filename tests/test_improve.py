@@ -34,6 +34,7 @@ from edged.storage import (
     insights,
     labels,
     models,
+    occasions,
     releases,
     requests,
     samples,
@@ -251,7 +252,9 @@ def test_a_cycle_that_cannot_pass_ends_after_the_snapshot_and_nothing_is_trained
     assert "blocks of 100 s " in found.detail
     assert site.learn.ran == []
     assert site.outcome("reuse") is None
-    assert site.loop.due().waits == "waits for 40 more human labels (0 of 40)"  # not again on the same labels
+    assert site.loop.due().waits == (  # not again on the same labels
+        f"waits for 20 more human labels (40 of 40); refused for lack of evidence: {counted} of 500 hold-out samples"
+    )
 
 
 def of_one_class(site, n, camera="gate"):
@@ -277,7 +280,7 @@ def test_labels_of_one_class_alone_end_a_cycle_with_what_to_do_and_begin_no_othe
         "waits for a new label: no labelled crop in the train split shows: light; drift at gate"
     )
     site.see(1)
-    assert site.loop.why() == "drift at gate, 1 new human label"
+    assert site.loop.why() == "drift at gate, 61 new human labels"  # those that could not be learned from count still
     site.see(80)
     site.cycle()
     assert site.learn.ran[0] == "train"  # the control
@@ -294,7 +297,11 @@ def test_too_few_labels_end_a_cycle_before_its_child_starts_and_begin_no_other(s
     assert site.learn.ran == []
     site.drift()
     assert site.loop.due().waits == f"waits for a new label: {said}; drift at gate"
-    site.see(40)
+    site.see(10)
+    requests.add(site.store, "cycle", {}, "ann")
+    assert site.cycle().state == "refused"
+    assert occasions.look(site.store).new == 50, "whoever asks too early takes nothing off the count"
+    site.see(30)
     site.cycle()
     assert site.learn.ran[0] == "train"  # the control
     assert site.learn.jobs[0][1]["min_samples"] == untaught.LEAST, "the child refuses by the same number"

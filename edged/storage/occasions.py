@@ -16,9 +16,10 @@ _CYCLES = 32  # looked back over
 
 @dataclass(frozen=True)
 class Occasion:
-    """`asked` authors that wait; `new` human labels since the last cycle that came to a verdict, `since_last` since the
-    last of any kind; `started`, `ended` of the last cycle, 0 = there was none; `failures` in a row up to now; `at` the
-    cycle that runs and its stage, "cycle 3: train"; `against` why the last one could not train on its labels."""
+    """`asked` authors that wait; `new` human labels since the last cycle that came to a verdict (one that its labels did not let
+    begin came to none), `since_last` since the last of any kind; `started`, `ended` of the last cycle, 0 = there was none;
+    `failures` in a row up to now; `at` the cycle that runs and its stage, "cycle 3: train"; `against` why the last one could
+    not train on its labels."""
 
     running: bool
     asked: tuple[str, ...]
@@ -35,7 +36,7 @@ def look(store: Store) -> Occasion:
     """The present one."""
     past = store.rows("select id, started, ended, state from cycle order by id desc limit ?", (_CYCLES,))
     failures = next((i for i, c in enumerate(past) if c["state"] != "failed"), len(past))
-    judged = next((c for c in past if c["state"] in ("released", "refused")), None)
+    judged = next((c for c in past if c["state"] in ("released", "refused") and not _never_began(store, c["id"])), None)
     return Occasion(
         running=any(c["state"] == "running" for c in past),
         asked=tuple(r.author for r in requests.pending(store) if r.verb == "cycle"),
@@ -59,6 +60,12 @@ def _at(store: Store, cycle: int) -> str:
         "select name from stage where cycle = ? order by ended is not null, started desc, name limit 1", (cycle,)
     )
     return f"cycle {cycle}: {stage or 'begins'}"
+
+
+def _never_began(store: Store, cycle: int) -> bool:
+    """Whether its labels did not let it begin: nothing came after the snapshot."""
+    further = store.value("select count(*) from stage where cycle = ? and name <> 'snapshot'", (cycle,))
+    return not further and bool(_against(store, cycle))
 
 
 def _against(store: Store, cycle: int) -> str:
