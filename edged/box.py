@@ -42,6 +42,10 @@ TURN_S = 5.0  # after which no more messages are taken in one step
 PROBES = Limits(frames_per_s=1 / 600, burst=2.0, bytes_per_s=1e4, others=1024)  # each costs a fit
 TALK = Limits(frames_per_s=20.0, burst=200.0, bytes_per_s=1e6, others=1024)  # of what is no frame, a camera
 
+BARE = frozenset(
+    {"stats", "model/want", "probe"}
+)  # what is neither signed nor answered with a receipt; not that it left
+
 
 @dataclass(frozen=True)
 class BoxRules:
@@ -176,6 +180,8 @@ class Box:
                 self._talk.of(address.id), len(message.payload), self._clock.monotonic()
             ):
                 raise Refused(f"{address.id} says too much", code="too_often")
+            if address.leaf in BARE and self._is_shut_out(address.id):
+                raise Refused(f"the certificate of {address.id} is revoked", code="revoked")
             handler(address.id, address.leaf, message)
         except Refused as e:
             self.count(f"refused:{e.code}")

@@ -234,6 +234,24 @@ def test_frames_of_a_camera_that_was_revoked_are_refused_on_an_open_connection_a
     assert receipt_of(house, 3).status == "stored"
 
 
+def test_what_a_revoked_camera_says_without_signing_counts_no_more_on_an_open_connection(house):
+    def says(fps):
+        known = messages.encode(messages.CameraStats(house.clock.now(), fps, 9.0, {}, 1, 0, 0))
+        house.say("gate", "stats", known)
+        house.say("gate", "model/want", b"?")
+        house.say("gate", "probe", b"?")
+        house.step(3)
+        return cameras.get(house.store, "gate").stats.fps, counters.get(house.store, "refused:revoked")
+
+    assert says(7.0) == (7.0, 0)
+    revoke(house)
+    house.say("gate", "state", b"online")
+    assert says(9.0) == (7.0, 3)
+    house.say("gate", "state", b"offline")
+    house.step(3)
+    assert not cameras.get(house.store, "gate").online
+
+
 def test_a_camera_with_a_new_certificate_that_the_box_has_no_copy_of_is_known_by_what_it_signs(house):
     revoke(house)
     CliRunner().invoke(main, ["-c", str(house.keys.parent / "config.toml"), "camera", "add", "gate"])
