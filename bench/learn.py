@@ -43,6 +43,7 @@ class Asked:
     record: Record
     sets: tuple[str, ...]
     every: int
+    architecture: str
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,6 +58,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--every", type=int, default=1, metavar="N", help="loop: only every n-th picture comes in; all are tested on"
     )
+    parser.add_argument(
+        "--architecture", default=loop.ARCHITECTURE, metavar="NAME", help="loop: the network that learns"
+    )
     parser.add_argument("--small", action="store_true", help="try the harness on drawn shapes")
     parser.add_argument("--results", type=Path, default=Record.results)
     parser.add_argument("--plots", type=Path, default=Record.plots)
@@ -68,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     asked = Asked(
         args.data.resolve() if args.data else None, tuple(w for w in args.order.split(",") if w),
         tuple(range(1, args.seeds + 1)), args.small, Record(args.results, args.plots), tuple(args.set),
-        max(1, args.every),
+        max(1, args.every), args.architecture,
     )  # fmt: skip
     failed = 0
     for part in args.only or PARTS:
@@ -128,7 +132,7 @@ def _loop(asked: Asked) -> None:
         ]
         if lots:
             chapters.append(loop.Chapter(worlds.pklot(lots, "1"), 1.0, watched=worlds.pklot(lots, "0,2")))
-        loop.run(chapters, asked.record, goals=True)
+        loop.run(chapters, asked.record, name=_named("loop", asked), goals=True, architecture=asked.architecture)
     for name, them in _general(asked):
         fps = 20.0
         chapters = [
@@ -138,10 +142,15 @@ def _loop(asked: Asked) -> None:
         loop.run(
             chapters,
             asked.record,
-            name=f"loop-{name}",
+            name=_named(f"loop-{name}", asked),
+            architecture=asked.architecture,
             block_s=max(2.0, len(them[0].items) / asked.every / fps / 40),
             fps=fps,
         )
+
+
+def _named(part: str, asked: Asked) -> str:
+    return part if asked.architecture == loop.ARCHITECTURE else f"{part}-{asked.architecture}"
 
 
 def _labels(asked: Asked) -> None:

@@ -36,6 +36,7 @@ from edged.storage.releases import ReleaseRow
 
 LIMIT = 2 * 2**30
 ROUNDS = 10
+ARCHITECTURE = "mobilenet-0.25"  # as the configuration has it where nothing is said
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Goal:
 def run(
     chapters: Sequence[Chapter], record: Record, *, name: str = "loop", seed: int = 1, fps: float = 20.0, px: int = 64,
     epochs: int = 14, block_s: float = 900, rounds: int = ROUNDS, goals: bool = False, small: bool = False,
-    patience_s: float = 3600.0,
+    patience_s: float = 3600.0, architecture: str = ARCHITECTURE,
 ) -> dict[str, Any]:  # fmt: skip
     """The whole part; returns what was measured."""
     classes = sorted(set[str]().union(*(c.world.classes | c.tested.classes for c in chapters)))
@@ -80,6 +81,7 @@ def run(
         title=" -> ".join(c.world.name for c in chapters), classes=tuple(classes),
         first=Act({c.world.name: "" for c in chapters}), before=Act(), samples=0, labels=0, watch=0, kept=frozenset(),
         rounds=(), old=Act(), fps=fps, block_s=block_s, epochs=epochs, input_px=px,
+        architecture=architecture,
     )  # fmt: skip
     clock = SystemClock()
     with tempfile.TemporaryDirectory(prefix="edged-loop-") as folder, confined(LIMIT) as walls, watched() as taken:
@@ -94,7 +96,8 @@ def run(
             measured = {
                 "chapters": told.chapters, "offline": tables, "seconds": round(story.tell.elapsed()),
                 "memory": {"limit": walls.facts(), **taken.facts()}, "restarts": story.processes.restarts(),
-                "classes": classes, "px": px, "fps_asked": fps, "block_s": block_s, "rounds": rounds,
+                "classes": classes, "px": px, "architecture": architecture, "fps_asked": fps, "block_s": block_s,
+                "rounds": rounds,
             }  # fmt: skip
     if goals:
         measured["goals"] = [

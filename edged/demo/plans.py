@@ -51,6 +51,7 @@ class Plan:
     block_s: float
     epochs: int
     input_px: int
+    architecture: str = "mobilenet-0.25"
     companions: Mapping[str, str] = field(default_factory=dict)  # cameras that only show: no truth is known
 
     def cameras(self) -> list[str]:

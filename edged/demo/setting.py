@@ -21,6 +21,7 @@ new_labels = 1000000  # the demo asks for its cycles
 on_drift = false
 epochs = {plan.epochs}
 input_px = {plan.input_px}
+architecture = "{plan.architecture}"
 max_minutes = 12
 threads = 1  # the cameras, the scrub children and the broker live on the same few cores
 

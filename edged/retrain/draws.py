@@ -26,7 +26,7 @@ BATCH = 32
 def how(job: LearnJob, new: int, light: float | None = None) -> jobs.TrainJob:
     """Augmentation in a short run: patches, and light where the new are few. More of it cost accuracy (measured)."""
     light = (LIGHT if new < FEW else 0.0) if light is None else light
-    return msgspec.structs.replace(as_train(job), mirror=0.0, shift=0.0, light=light, fill=PATCHED)
+    return msgspec.structs.replace(as_train(job), mirror=0.0, shift=0.0, zoom=0.0, light=light, fill=PATCHED)
 
 
 def copies(both: Pictures, job: LearnJob, new: int) -> Pictures:

@@ -232,20 +232,21 @@ FILL = 128.0  # what privacy/picture.py paints
 def augment(pixels: Tensor, dice: torch.Generator, job: TrainJob, strength: float) -> Tensor:
     """uint8 [n, px, px, 3] -> float32 NCHW 0..255, changed at random; `strength` 0..1 scales everything.
 
-    A share of `mirror` is mirrored; each is shifted by up to `shift` of its side (edges repeat); each gets another
-    contrast (times 1 +- `light`) and brightness (+- `light` * 128).
+    A share of `mirror` is mirrored; each is shifted by up to `shift` of its side and shown larger or smaller by up to `zoom`
+    (nearest pixels, edges repeat); each gets another contrast (times 1 +- `light`) and brightness (+- `light` * 128).
     """
-    mirror, shift, light = job.mirror * strength, job.shift * strength, job.light * strength
+    mirror, shift, zoom, light = (s * strength for s in (job.mirror, job.shift, job.zoom, job.light))
     images = to_input(pixels)
     n, px = images.shape[0], images.shape[2]
     mirrored = torch.rand(n, generator=dice).to(images.device) < mirror
     images = torch.where(mirrored.view(n, 1, 1, 1), images.flip(3), images)
     reach = round(px * shift)
-    if reach:
+    if reach or zoom:
         moves = torch.randint(-reach, reach + 1, (2, n, 1), generator=dice).to(images.device)
-        along = torch.arange(px, device=images.device)
-        rows = (along + moves[0]).clamp(0, px - 1)
-        columns = (along + moves[1]).clamp(0, px - 1)
+        scale = 1 + (torch.rand(n, 1, generator=dice).to(images.device) * 2 - 1) * zoom if zoom else 1.0
+        middle = (px - 1) / 2
+        apart = (torch.arange(px, device=images.device) - middle) * scale + middle
+        rows, columns = ((apart + m).round().long().clamp(0, px - 1) for m in moves)
         which = torch.arange(n, device=images.device).view(n, 1, 1)
         images = images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
     gain, offset = (torch.rand(2, n, 1, 1, 1, generator=dice).to(images.device) * 2 - 1) * light

@@ -38,9 +38,21 @@ _FAMILIES = {
 
 Augment = Literal["none", "light", "camera"]
 AUGMENT: dict[Augment, dict[str, float]] = {
-    "none": {"mirror": 0.0, "shift": 0.0, "light": 0.0, "fill": 0.0},
-    "light": {"mirror": 0.0, "shift": 0.08, "light": 0.1, "fill": 0.0},  # a mirrored digit is another one, or none
-    "camera": {"mirror": 0.5, "shift": 0.08, "light": 0.3, "fill": 0.5},  # as a snapshot's crops: jobs.TrainJob
+    "none": {"mirror": 0.0, "shift": 0.0, "zoom": 0.0, "light": 0.0, "fill": 0.0},
+    "light": {
+        "mirror": 0.0,
+        "shift": 0.08,
+        "zoom": 0.0,
+        "light": 0.1,
+        "fill": 0.0,
+    },  # a mirrored digit is another one, or none
+    "camera": {
+        "mirror": 0.5,
+        "shift": 0.08,
+        "zoom": 0.2,
+        "light": 0.3,
+        "fill": 0.5,
+    },  # as a snapshot's crops: jobs.TrainJob
 }
 
 

@@ -210,6 +210,19 @@ def test_augmentation_stays_in_range_and_fades_to_nothing(pics):
     assert torch.equal(fit.augment(pixels, dice, job(fill=0.0), 0.0), fit.to_input(pixels))
 
 
+def test_crops_are_shown_larger_and_smaller_by_up_to_the_share_asked_for():
+    pixels = torch.zeros(400, 64, 64, 3, dtype=torch.uint8)
+    pixels[:, 16:48, 24:40] = 255
+    plain = {"mirror": 0.0, "shift": 0.0, "light": 0.0, "fill": 0.0}
+    assert torch.equal(fit.augment(pixels, torch.Generator(), job(zoom=0.0, **plain), 1.0), fit.to_input(pixels))
+    changed = fit.augment(pixels, torch.Generator().manual_seed(1), job(zoom=0.2, **plain), 1.0)[:, 0] == 255
+    high, wide = changed.any(2).sum(1), changed.any(1).sum(1)
+    assert (high.min(), high.max()) == (26, 40), "32 / 1.2 and 32 / 0.8"
+    assert (high / wide).sub(2).abs().max() < 0.2, "both sides by the same"
+    centre = (torch.arange(64) * changed.any(2)).sum(1) / high
+    assert (centre - 31.5).abs().max() <= 0.5, "about the middle"
+
+
 def test_a_share_of_the_crops_gets_one_grey_patch_that_never_fades():
     pixels = torch.zeros(400, 64, 64, 3, dtype=torch.uint8)
     changed = fit.augment(pixels, torch.Generator().manual_seed(1), job(fill=0.5), 0.0)
