@@ -191,8 +191,24 @@ def label_undo(context: Context, author: str, since: str, sample: str, actor: st
         n = labels.undo_author(
             store, author, since=0.0 if start is None else start.timestamp(), sample=sample, by=actor
         )
-    more = "; a cycle learns without them from new labels on, or when it is asked for: `edged cycle run`" if n else ""
-    context.out({"undone": n, "author": author}, f"{n} labels of {author} undone{more}")
+    more = (
+        "; a cycle learns without them from new labels on, or when it is asked for: `edged cycle run`;"
+        f" `edged label redo --author {author}` gives them back"
+    )
+    context.out({"undone": n, "author": author}, f"{n} labels of {author} undone{more if n else ''}")
+
+
+@label.command("redo")
+@click.option("--author", required=True, help="give back what the last `undo` took of this author")
+@click.option("--by", "actor", default="command line", show_default=True, help="who, for the audit log")
+@verb
+def label_redo(context: Context, author: str, actor: str) -> None:
+    """Give labels back that were taken back; once more, and those of the undo before come back."""
+    from edged.storage import labels
+
+    with context.store() as store:
+        n = labels.redo_author(store, author, by=actor)
+    context.out({"redone": n, "author": author}, f"{n} labels of {author} stand again")
 
 
 @label.command("pin")

@@ -1,4 +1,4 @@
-"""Labels, kept apart by source for ever: human, teacher, camera. Nothing is overwritten; undo sets a time.
+"""Labels, kept apart by source for ever: human, teacher, camera. Nothing is overwritten; undo sets a time, and redo clears it.
 
 The class "" means "cannot say / bad crop": it takes the sample out of the queue and out of every training set.
 Guarantees: `effective` and `accuracy` count, of each source, the newest label that was not undone; whether a sample
@@ -99,6 +99,20 @@ def undo_author(store: Store, author: str, *, since: float = 0.0, sample: str = 
         )
         detail = {"labels": n} | ({"since": since} if since else {}) | ({"sample": sample} if sample else {})
         audit.append(store, by or author, "label.undo", author, detail)
+    return n
+
+
+def redo_author(store: Store, author: str, *, by: str = "") -> int:
+    """Give back what was taken back of one author the last time, all that one undo took: it stands as it did, and newer labels
+    count before it, as ever. Once more gives back what the undo before took. Returns how many.
+    """
+    with store.transaction():
+        n = store.execute(
+            "update label set undone = null where author = ?1"
+            " and undone = (select max(undone) from label where author = ?1)",
+            (author,),
+        )
+        audit.append(store, by or author, "label.redo", author, {"labels": n})
     return n
 
 

@@ -159,6 +159,10 @@ def test_labels_are_taken_back_by_author_since_a_time_or_on_one_sample(site, ins
     with inside() as store:
         assert labels.count(store) == 0
         assert [(e.actor, e.subject) for e in audit.rows(store)][1] == ("ben", "anna")
+    assert [told(site, "label", "redo", "--author", "anna")["redone"] for _ in range(3)] == [1, 1, 0]
+    assert edged(site, "label", "redo", "--author", "anna").stdout == "0 labels of anna stand again\n"
+    with inside() as store:
+        assert labels.count(store) == 2
 
 
 def test_the_statistics_name_counts_disagreement_and_what_the_audit_lacks(site):

@@ -115,6 +115,29 @@ def test_a_teachers_score_is_kept_and_people_have_none(store, add):
     assert [x.score for x in labels.of(store, "gate:boot-1:1")] == [None, None]
 
 
+def test_what_was_taken_back_of_an_author_stands_again_one_undo_after_the_other(store, add, clock):
+    def said():
+        return {sample.id: class_ for sample, class_ in labels.effective(store)}
+
+    for n in range(4):
+        add(store, n, regions=1)
+        labels.add(store, f"gate:boot-{n}:0", "car", "human", "anna", None)
+    labels.add(store, "gate:boot-3:0", "van", "human", "anna")
+    labels.add(store, "gate:boot-0:0", "bus", "human", "ben")
+    clock.at += 10
+    labels.undo_author(store, "anna", sample="gate:boot-1:0")
+    clock.at += 10
+    assert labels.undo_author(store, "anna") == 4
+    clock.at += 10
+    labels.add(store, "gate:boot-2:0", "van", "human", "anna")  # who has another word since keeps it
+    assert labels.redo_author(store, "anna", by="ben") == 4
+    assert said() == {"gate:boot-0:0": "bus", "gate:boot-2:0": "van", "gate:boot-3:0": "van"}
+    assert labels.redo_author(store, "anna") == 1  # that of the undo before
+    assert said()["gate:boot-1:0"] == "car"
+    assert labels.redo_author(store, "anna") == 0
+    assert [(e.act, e.actor) for e in audit.rows(store)][:3] == [("label.redo", "anna")] * 2 + [("label.redo", "ben")]
+
+
 def test_an_authors_labels_are_taken_back_since_a_time_or_on_one_sample(store, add, clock):
     start = clock.now()
     for n in range(4):
