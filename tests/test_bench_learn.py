@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bench import learn
-from bench.learning import chart, footprint, forget, labels, loop, play, recovery, score, site, worlds
+from bench.learning import chart, footprint, forget, labels, loop, play, recover, recovery, score, site, worlds
 from bench.learning.record import Record
 from edged.errors import Corrupt, Misconfigured
 
@@ -256,6 +256,24 @@ def test_recovery_is_given_a_tenth_of_the_new_world_spread_over_its_time_and_tes
     assert not set(given["tests"]["dark"].ids) & set(given["new"].ids)
     assert not set(given["tests"]["light"].ids) & set(given["old"].ids)
     assert len(given["old"]) + len(given["tests"]["light"]) == 60
+
+
+def test_how_much_cheaper_the_ladder_is_is_counted_to_its_end_and_to_the_moment_that_a_rung_alone_was_as_right():
+    def way(cpu_s, accuracy, *curve):
+        return {"cpu_s": cpu_s, "accuracy": {"b": accuracy}, "curve": [(t, {"b": a}) for t, a in curve]}
+
+    found = {
+        "full": way(60.0, 0.90, (20.0, 0.88), (40.0, 0.895), (59.0, 0.90)), "ladder": way(30.0, 0.96),
+        "head": way(3.0, 0.85, (2.5, 0.85)), "tail": way(7.0, 0.94, (4.0, 0.89), (5.0, 0.90), (6.5, 0.94)),
+    }  # fmt: skip
+    told = recover.compared(found, ["b"])
+    assert (told["equal"], told["short_by"]) == (True, -0.06)
+    assert (told["times_whole"], told["times_first"]) == (2.0, round(41 / 30, 2))
+    assert told["times_reached"] == round(60 / 5.5, 2), "with the half second of its end"
+    assert recover.compared({k: found[k] for k in ("full", "ladder", "head")}, ["b"])["times_reached"] is None
+    assert recover.compared(found | {"ladder": way(30.0, 0.89)}, ["b"])["equal"] is False
+    refused = {"refused": "nothing learned", "cpu_s": 9.0}
+    assert recover.compared(found | {"ladder": refused}, ["b"])["times_whole"] is None
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -28,16 +28,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.learning import worlds
 from bench.learning.chart import Curve, curves
-from bench.learning.worlds import World
 from edged.clock import SystemClock, cpu_seconds
 from edged.retrain.pictures import Pictures
 
 STRATEGIES = ("full", "ladder", "norms", "head", "tail", "all", "shuffled")
 EPOCHS, LR = 14, 1e-3  # of the yardstick
 WITHIN = 0.005
-PX = 64
 ROOT = Path(__file__).parents[2]
 
 
@@ -100,9 +97,11 @@ def blocks(given: Pictures, of: int = 12, judging: Sequence[int] = (3, 9)) -> ND
 
 def compared(found: Mapping[str, Mapping[str, Any]], tests: Sequence[str]) -> dict[str, Any]:
     """How many times cheaper `ladder` is than `full`: against its whole run, and against the moment when its curve first
-    came within half a point of its end; None where the ladder did not come within half a point itself."""
+    came within half a point of its end; None where the ladder did not come within half a point itself. `times_reached`: how
+    many times sooner than full's end one of the ladder's rungs, climbed alone, was within half a point of it: what the
+    ladder would win if it stopped there; it cannot know, and goes on to be better. None = no rung came so far."""
     if "full" not in found or "ladder" not in found or found["ladder"].get("refused"):
-        return {"times_whole": None, "times_first": None}
+        return {"times_whole": None, "times_first": None, "times_reached": None}
     full, ladder, new = found["full"], found["ladder"], tests[0]
     first = next(row[0] for row in full["curve"] if row[1][new] >= full["accuracy"][new] - WITHIN)
     first += full["cpu_s"] - full["curve"][-1][0]  # imports and export belong to a run that ends there, too
@@ -110,7 +109,20 @@ def compared(found: Mapping[str, Mapping[str, Any]], tests: Sequence[str]) -> di
     return {
         "equal": equal, "short_by": round(full["accuracy"][new] - ladder["accuracy"][new], 4),
         "times_whole": round(full["cpu_s"] / ladder["cpu_s"], 2), "times_first": round(first / ladder["cpu_s"], 2),
+        "times_reached": reached(found, new),
     }  # fmt: skip
+
+
+def reached(found: Mapping[str, Mapping[str, Any]], new: str) -> float | None:
+    """CPU seconds of the whole of `full` over those at which a rung alone was as right on `new`, its imports and export too."""
+    full = found["full"]
+    enough = full["accuracy"][new] - WITHIN
+    moments = []
+    for name in ("head", "tail", "all"):
+        way = found.get(name, {})
+        curve = way.get("curve", ())
+        moments += [t + way["cpu_s"] - curve[-1][0] for t, accuracy in curve if accuracy[new] >= enough]
+    return round(full["cpu_s"] / min(moments), 2) if moments else None
 
 
 def plot(result: Mapping[str, Any], title: str) -> str:
@@ -125,90 +137,6 @@ def plot(result: Mapping[str, Any], title: str) -> str:
     before = result["before"][new]
     return curves(title, f"{new}: {before:.1%} before; {result['arch']} at {result['px']} px, one core", drawn,
                   "CPU seconds", "accuracy on the new domain", log_x=True)  # fmt: skip
-
-
-def part(asked: Any) -> None:
-    """The part `recover` of `python -m bench.learn`: every pair of worlds, every seed, one document and a plot each."""
-    for name, old, new, kept in _drifts(asked):
-        px, arch = (32, "lenet-5") if asked.small else (PX, "mobilenet-0.25")
-        found = []
-        for seed in asked.seeds:
-            classes = sorted(old.classes | new.classes)
-            was, later = _pictures(old, classes, px), _pictures(new, classes, px)
-            taught = _labelled(new, later, kept, seed)
-            early, held = ~blocks(was, of=10, judging=(4, 8)), ~taught
-            tests = {new.name: _part(later, held), old.name: _part(was, ~early)}
-            found.append(run(_part(was, early), _part(later, taught), tests, classes=classes, arch=arch, seed=seed))
-            asked.record.table(f"{old.name} -> {new.name}, seed {seed}", HEADER, rows(found[-1]))
-        asked.record.plot(f"recover{name}", plot(found[0], f"Recovering from {old.name} to {new.name}"))
-        asked.record.write(f"recover{name}", {"runs": found}, asked.seeds, asked.small)
-
-
-HEADER = ("way", "CPU s", "peak MB", "new", "old", "rung")
-
-
-def rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """A line for each strategy, and the ratios last."""
-    new, *others = result["tests"]
-    out = [
-        ["before", "", "", f"{result['before'][new]:.1%}", " ".join(f"{result['before'][o]:.1%}" for o in others), ""]
-    ]
-    for name, facts in result["strategies"].items():
-        accuracy = facts["accuracy"]
-        out.append([
-            name, f"{facts['cpu_s']:.1f}", f"{facts['peak_bytes'] / 1e6:.0f}", f"{accuracy[new]:.1%}",
-            " ".join(f"{accuracy[o]:.1%}" for o in others), facts.get("rung") or facts.get("refused", "")[:60],
-        ])  # fmt: skip
-    times = [result.get("times_whole"), result.get("times_first")]
-    if None not in times:
-        out.append(["times cheaper", f"{times[0]:.1f} whole, {times[1]:.1f} first", "", f"short by {result['short_by']:.2%}",
-                    "", "equal" if result["equal"] else "not equal"])  # fmt: skip
-    return out
-
-
-def _drifts(asked: Any) -> list[tuple[str, World, World, str]]:
-    """Name, old and new world, and which of the new have labels: "tenth" of the day, or a sequence's name."""
-    if asked.small:
-        light = worlds.shapes("light", 240, seed=1)
-        return [("", light, worlds.shapes("dark", 240, seed=2, light=False), "tenth")]
-    found = []
-    cnrpark, lots = asked.data / "cnrpark", asked.data / "pklot-720p"
-    wanted = [name for name in ("cnrpark", "pklot-720p") if not asked.sets or name in asked.sets]
-    if (cnrpark / "index.csv").is_file() and "cnrpark" in wanted:
-        a, b = worlds.cnrpark(cnrpark, "A"), worlds.cnrpark(cnrpark, "B")
-        found.append(("", a, b, "tenth"))
-        if lots.is_dir() and "pklot-720p" in wanted:
-            both = worlds.World("car park", a.items + b.items)
-            lot = worlds.World("lot", worlds.pklot(lots, "1").items + worlds.pklot(lots, "0,2").items)
-            found.append(("-lot", both, lot, "1/"))
-    for folder in worlds.general(asked.data):
-        if not asked.sets or folder.name in asked.sets:
-            them = worlds.domains(folder, asked.order)
-            found.append((f"-{folder.name}", them[0], them[1], "tenth"))
-    return found
-
-
-def _labelled(world: World, given: Pictures, kept: str, seed: int) -> NDArray[np.bool_]:
-    """Which pictures have labels: those of a sequence, or whole moments spread over the day, one in ten."""
-    if kept != "tenth":
-        return np.array([name.startswith(kept) for name in given.ids])
-    times = {item.name: item.ts for item in world.items}
-    moments = sorted({times[name] for name in given.ids})
-    few = set(moments[seed % 10 :: 10])
-    return np.array([times[name] in few for name in given.ids])
-
-
-def _pictures(world: World, classes: Sequence[str], px: int) -> Pictures:
-    pixels, read = worlds.pixels(world, px)
-    items = [item for item, there in zip(world.items, read, strict=True) if there]
-    labels = np.array([classes.index(item.label) for item in items], np.int64)
-    return Pictures(pixels[read], labels, (world.name,) * len(items), tuple(item.name for item in items))
-
-
-def _part(given: Pictures, chosen: NDArray[np.bool_]) -> Pictures:
-    which = np.flatnonzero(chosen)
-    ids = tuple(given.ids[i] for i in which)
-    return Pictures(given.pixels[which], given.labels[which], tuple(given.cameras[i] for i in which), ids)
 
 
 # one strategy, in a child

@@ -98,7 +98,7 @@ def _tell(measured: dict[str, Any], record: Record, name: str) -> None:
                 str(run_["seed"]), strategy, f"{facts['cpu_s']:.1f}", f"{facts['peak_bytes'] / 1e6:.0f}",
                 *(f"{reached[t]:.1%}" if t in reached else str(facts.get("refused", ""))[:40] for t in run_["tests"]),
             ))  # fmt: skip
-        times = {k: run_.get(k) for k in ("times_whole", "times_first", "short_by", "equal")}
+        times = {k: run_.get(k) for k in ("times_whole", "times_first", "times_reached", "short_by", "equal")}
         rows.append((str(run_["seed"]), "full / ladder", str(times), "", *("" for _ in run_["tests"])))
     tests = measured["runs"][0]["tests"]
     record.table(
