@@ -173,6 +173,13 @@ def test_charts_are_svg_with_every_name_and_figure_in_them():
         assert all(any(w in t for t in texts) for w in words)
 
 
+def test_many_points_have_round_figures_below_them():
+    line = chart.Curve("a", tuple((2.09 * 1.3**i, 0.5, 0.5, 0.5) for i in range(14)))
+    drawn = [e.text for e in Xml.fromstring(chart.curves("t", "n", [line], "x", "y", log_x=True)).iter() if e.text]
+    assert {"5", "10", "20", "50"} <= set(drawn)
+    assert not any(t.startswith("2.09") and ":" not in t and "a" not in t for t in drawn)
+
+
 # the parts
 
 

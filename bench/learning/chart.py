@@ -151,7 +151,11 @@ def _step(span: float) -> float:
 
 
 def _ticks(values: Sequence[float], place: object, x0: float, x1: float) -> list[float]:
-    """Those of the values that stand far enough apart to be read."""
+    """Those of the values that stand far enough apart to be read; of many values round figures between them instead."""
+    if len(values) > 9 and values[0] > 0:
+        first, last = (math.floor(math.log10(v)) for v in (values[0], values[-1]))
+        rounds = [m * 10.0**k for k in range(first, last + 1) for m in (1, 2, 5)]
+        values = [v for v in rounds if values[0] <= v <= values[-1]]
     chosen: list[float] = []
     for v in values:
         if not chosen or (place(v) - place(chosen[-1])) / (x1 - x0) > 0.07:  # type: ignore[operator]
