@@ -126,7 +126,8 @@ class Steps:
         )  # fmt: skip
         job = {
             **self._job(split), "arch": rules.arch, "start": course.start, "seed": rules.seed, "epochs": rules.epochs,
-            "lr": recipes.rate(rules.architecture, fits.BATCH), "min_samples": rules.least,
+            "lr": recipes.rate(rules.architecture, fits.BATCH), "zoom": recipes.zoom(rules.architecture),
+            "min_samples": rules.least,
         }  # fmt: skip
         result = self._run("train", "train", job)
         told = f"{result['epochs']} epochs, {size_text(result['size'])}{_accuracy(result)}"

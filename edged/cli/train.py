@@ -34,7 +34,7 @@ LINES = 20  # of progress where no bar can be drawn (a log, a pipe)
 @click.option("--lr", type=Range(0, 1), default=0.0, help="learning rate; 0 = as usual, by the batch")
 @click.option(
     "--augment", type=click.Choice(["none", "light", "camera"]), default="light", show_default=True,
-    help="light: shifts and some light; camera: mirrored and zoomed too, with patches as the scrubber leaves",
+    help="light: shifts and some light; camera: mirrored (wide networks: zoomed) too, with patches as the scrubber leaves",
 )  # fmt: skip
 @click.option(
     "--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True,

@@ -69,5 +69,5 @@ def as_train(job: LearnJob) -> jobs.TrainJob:
     """The same as a training job, for what training and learning share."""
     return jobs.TrainJob(
         data_dir=job.data_dir, classes=job.classes, arch=job.arch, start=job.start, seed=job.seed, threads=job.threads,
-        lr=recipes.rate(job.arch.name, BATCH), batch=BATCH,
+        lr=recipes.rate(job.arch.name, BATCH), batch=BATCH, zoom=recipes.zoom(job.arch.name),
     )  # fmt: skip

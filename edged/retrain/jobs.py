@@ -61,7 +61,7 @@ class TrainJob(Job, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
     mirror: Unit = 0.5  # augmentation: share of crops mirrored left to right
     shift: Unit = 0.08  # augmentation: share of a side
-    zoom: Annotated[float, Meta(ge=0, lt=1)] = 0.2  # augmentation: larger or smaller by up to this share
+    zoom: Annotated[float, Meta(ge=0, lt=1)] = 0.0  # augmentation: larger or smaller by up to this share; recipes.zoom
     light: Unit = 0.3  # augmentation: contrast and brightness
     fill: Unit = 0.5  # augmentation that never fades: share of crops with a patch of the scrubber's grey; decision 0007
     fade: Annotated[float, Meta(ge=0, le=4)] = 1.5  # augmentation is gone after 1 / fade of the epochs; 0: it stays

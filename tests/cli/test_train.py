@@ -295,6 +295,8 @@ def test_another_batch_moves_the_learning_rate_by_its_root():
     usual = recipes.of("lenet-5")
     assert recipes.settings("lenet-5", "none", batch=4 * usual.batch)["lr"] == pytest.approx(2 * usual.lr)
     assert recipes.settings("lenet-5", "none", batch=256, lr=0.01)["lr"] == 0.01
+    assert [recipes.settings(f"mobilenet-{w}", "camera")["zoom"] for w in (0.25, 0.5, 1.0)] == [0.0, 0.2, 0.2]
+    assert (recipes.settings("mobilenet-0.5", "light")["zoom"], recipes.zoom("alexnet")) == (0.0, 0.0)
     assert recipes.settings("mobilenet-0.5", "camera")["fill"] == jobs.TrainJob(data_dir="", classes=("a",)).fill
 
 

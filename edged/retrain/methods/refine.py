@@ -73,9 +73,7 @@ def run(model: Model, lesson: Lesson, plan: Plan) -> float:
         return 0.0
     torch.set_num_threads(lesson.threads)
     torch.manual_seed(lesson.seed)
-    job = TrainJob(
-        data_dir="", classes=model.classes, mirror=plan.mirror, shift=plan.shift, zoom=0.0, light=plan.light, fill=0.0
-    )
+    job = TrainJob(data_dir="", classes=model.classes, mirror=plan.mirror, shift=plan.shift, light=plan.light, fill=0.0)
     highest = plan.lr or rate(net)
     for one in filter(None, (net, model.teacher)):  # a max pool is several times as fast so
         one.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
