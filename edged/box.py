@@ -33,7 +33,7 @@ from edged.storage.store import Store
 from edged.wire import messages, topics
 from edged.wire.link import Link, Message
 from edged.wire.messages import Frame, FrameReceipt, Reported, Want
-from edged.wire.signature import SIGNED, Verifier
+from edged.wire.signature import REVOKED, SIGNED, Verifier
 
 log = logging.getLogger(__name__)
 
@@ -252,7 +252,8 @@ class Box:
                 camera, message.topic, message.payload, message.properties, self._clock.now()
             )
         except Refused as e:
-            self._doubt(camera, leaf, str(e))
+            known = e.code == REVOKED and camera in self._shut_out  # which is said already, and was wanted
+            self._doubt(camera, leaf, "" if known else str(e))
             raise Refused(str(e), code=f"{SIGNED[leaf]}_{e.code}") from e
         self._doubt(camera, leaf, "")
         return True

@@ -133,8 +133,10 @@ def _reason(facts: Facts, rules: Rules, now: float) -> tuple[str, str]:
     if rules.every_s and facts.new and not same and not 0 <= now - facts.started < rules.every_s:
         return f"{rules.every_s / 3600:g} h since the last cycle, {_labels(facts.new)}", ""
     tried = f"; drift at {where} was tried on already" if where else ""
-    why = f"; {facts.against}" if facts.new >= needed else ""
-    return "", f"waits for {missing} more human label{'s' if missing > 1 else ''} ({facts.new} of {needed}){why}{tried}"
+    more = f"waits for {missing} more human label{'s' if missing > 1 else ''}"
+    if facts.new >= needed:  # a cycle on them could not begin
+        return "", f"{more} than the last cycle had: {facts.against}{tried}"
+    return "", f"{more} ({facts.new} of {needed}){tried}"
 
 
 def _labels(n: int) -> str:

@@ -110,7 +110,7 @@ def test_a_cycle_that_was_asked_for_too_early_takes_nothing_off_the_count():
 def test_labels_that_were_enough_but_let_no_cycle_begin_wait_for_a_few_more():
     lacking = "no labelled crop in the train split shows: busy"
     tried = Facts(new=300, against=lacking, started=NOON - 2 * HOUR, ended=NOON - 2 * HOUR)
-    assert decide(tried, RULES, NOON).waits == f"waits for 75 more human labels (300 of 300); {lacking}"
+    assert decide(tried, RULES, NOON).waits == f"waits for 75 more human labels than the last cycle had: {lacking}"
     assert decide(replace(tried, new=374, since_last=74), RULES, NOON).waits.startswith("waits for 1 more")
     assert decide(replace(tried, new=375, since_last=75), RULES, NOON).why == "375 new human labels"
     hourly = replace(RULES, every_s=HOUR)

@@ -253,7 +253,8 @@ def test_a_cycle_that_cannot_pass_ends_after_the_snapshot_and_nothing_is_trained
     assert site.learn.ran == []
     assert site.outcome("reuse") is None
     assert site.loop.due().waits == (  # not again on the same labels
-        f"waits for 20 more human labels (40 of 40); refused for lack of evidence: {counted} of 500 hold-out samples"
+        f"waits for 20 more human labels than the last cycle had: refused for lack of evidence: {counted} of 500 hold-out"
+        " samples"
     )
 
 
@@ -301,6 +302,8 @@ def test_too_few_labels_end_a_cycle_before_its_child_starts_and_begin_no_other(s
     requests.add(site.store, "cycle", {}, "ann")
     assert site.cycle().state == "refused"
     assert occasions.look(site.store).new == 50, "whoever asks too early takes nothing off the count"
+    labels.add_many(site.store, [(s.id, c) for s, c in labels.effective(site.store)], "human", "ben")
+    assert occasions.look(site.store).new == 50, "nor does it count twice what is labelled anew"
     site.see(30)
     site.cycle()
     assert site.learn.ran[0] == "train"  # the control

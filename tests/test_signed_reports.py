@@ -266,6 +266,8 @@ def test_a_camera_with_a_new_certificate_that_the_box_has_no_copy_of_is_known_by
 
 
 def test_that_a_camera_was_revoked_is_said_where_it_is_looked_for(house):
+    for end in (".pem", ".key"):
+        (house.keys / f"cam-thief{end}").write_bytes((house.keys / f"cam-gate{end}").read_bytes())
     told = json.loads(revoke(house, "--json"))
     assert told["already"] is False
     assert told["mosquitto"] == (
@@ -288,6 +290,18 @@ def test_that_a_camera_was_revoked_is_said_where_it_is_looked_for(house):
     ).test_client().get("/").text  # fmt: skip
     assert "Its certificate is revoked" in page
     assert "been away" not in page
+    say(house, info("vehicle"), leaf="info", key="thief")
+    house.clock.sleep(1)
+    house.step(3)
+    assert counters.get(house.store, "refused:info_revoked") == 1
+    assert not alarms.stands(house.store, alarms.UNSIGNED), "it is said already, and was wanted"
+    config = str(house.keys.parent / "config.toml")
+    listed = CliRunner().invoke(main, ["-c", config, "camera", "list"]).stdout
+    assert "certificate revoked 20" in next(line for line in listed.splitlines() if line.startswith("gate "))
+    told = json.loads(CliRunner().invoke(main, ["-c", config, "--json", "camera", "list"]).stdout)
+    assert {c["id"]: bool(c["revoked"]) for c in told["cameras"]}["gate"]
+    added = CliRunner().invoke(main, ["-c", config, "camera", "add", "gate"]).stdout
+    assert added.endswith("then remove the key here;\nstart edged-agent there anew\n")
 
 
 def test_a_list_that_does_not_read_lets_nobody_in_again_and_does_not_end_the_daemon(house):

@@ -195,7 +195,7 @@ def label_undo(context: Context, author: str, since: str, sample: str, actor: st
         "; a cycle learns without them from new labels on, or when it is asked for: `edged cycle run`;"
         f" `edged label redo --author {author}` gives them back"
     )
-    context.out({"undone": n, "author": author}, f"{n} labels of {author} undone{more if n else ''}")
+    context.out({"undone": n, "author": author}, f"{_labels(n)} of {author} undone{more if n else ''}")
 
 
 @label.command("redo")
@@ -208,7 +208,11 @@ def label_redo(context: Context, author: str, actor: str) -> None:
 
     with context.store() as store:
         n = labels.redo_author(store, author, by=actor)
-    context.out({"redone": n, "author": author}, f"{n} labels of {author} stand again")
+    context.out({"redone": n, "author": author}, f"{_labels(n)} of {author} {'stands' if n == 1 else 'stand'} again")
+
+
+def _labels(n: int) -> str:
+    return f"{n} label{'' if n == 1 else 's'}"
 
 
 @label.command("pin")

@@ -133,11 +133,13 @@ def camera_add(context: Context, camera_id: str) -> None:
 
     config = context.config()
     certificate, key = issue_camera(config.data_dir, check_level(camera_id, "camera id"), SystemClock())
+    ca, root = config.keys_dir / "ca.pem", config.data_dir / "tuf" / "1.root.json"
+    known = any(c.id == camera_id for c in config.camera)
+    then = "start edged-agent there anew" if known else f'add [[camera]] id = "{camera_id}" to the configuration'
     context.out(
-        {"certificate": str(certificate), "key": str(key)},
-        f"carry {certificate}, {key}, {config.keys_dir / 'ca.pem'} and {config.data_dir / 'tuf' / '1.root.json'}"
-        f" to the camera, then remove the key here;\nadd [[camera]] id = \"{camera_id}\" to the configuration",
-    )  # fmt: skip
+        {"certificate": str(certificate), "key": str(key), "ca": str(ca), "root": str(root)},
+        f"carry {certificate}, {key}, {ca} and {root} to the camera, then remove the key here;\n{then}",
+    )
 
 
 @camera.command("revoke")
@@ -200,23 +202,28 @@ def camera_list(context: Context) -> None:
     """Cameras that have spoken, what they run, and those of the configuration that have not."""
     import msgspec
 
+    from edged import health
     from edged.clock import iso
     from edged.storage import cameras, views
 
     configured = [c.id for c in context.config().camera]
     with context.store(readonly=True) as store:
         rows = cameras.all(store)
+        revoked = health.revoked(store)
     document = [
         {
             "id": c.id, "spoke": True, "online": c.online, "last_seen": iso(c.last_seen),
             "reported": msgspec.to_builtins(c.reported), "info": msgspec.to_builtins(c.info),
+            "revoked": iso(revoked[c.id]) if c.id in revoked else None,
         } for c in rows
     ]  # fmt: skip
     lines = [
-        f"{c.id:20} {'online' if c.online else 'offline':8} last seen {iso(c.last_seen)}{_said(c.info)}" for c in rows
+        f"{c.id:20} {'online' if c.online else 'offline':8} last seen {iso(c.last_seen)}{_said(c.info)}"
+        + (f", certificate revoked {iso(revoked[c.id])}" if c.id in revoked else "")
+        for c in rows
     ]
     silent = views.silent([c.id for c in rows], configured)
-    nothing = {"last_seen": None, "reported": None, "info": None}
+    nothing = {"last_seen": None, "reported": None, "info": None, "revoked": None}
     document += [{"id": c, "spoke": False, "online": False} | nothing for c in silent]
     lines += [f"{c}: has not spoken yet" for c in silent]
     context.out({"cameras": document}, "\n".join(lines) or "no camera has spoken yet")

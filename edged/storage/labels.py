@@ -88,9 +88,11 @@ def undo(store: Store, label_id: int, author: str) -> str:
 
 def undo_author(store: Store, author: str, *, since: float = 0.0, sample: str = "", by: str = "") -> int:
     """Take back every label of one author, or those made at or after `since` (box time), or on one sample, with one row
-    in the audit log (`by` whom, else the author); returns how many. Raises Refused for an unknown sample.
+    in the audit log (`by` whom, else the author); returns how many. Raises Refused for an unknown sample, and for an author
+    who never labelled.
     """
     with store.transaction():
+        _require_author(store, author)
         if sample:
             samples.get(store, sample)
         n = store.execute(
@@ -104,9 +106,11 @@ def undo_author(store: Store, author: str, *, since: float = 0.0, sample: str = 
 
 def redo_author(store: Store, author: str, *, by: str = "") -> int:
     """Give back what was taken back of one author the last time, all that one undo took: it stands as it did, and newer labels
-    count before it, as ever. Once more gives back what the undo before took. Returns how many.
+    count before it, as ever. Once more gives back what the undo before took. Returns how many. Raises Refused for an author
+    who never labelled.
     """
     with store.transaction():
+        _require_author(store, author)
         n = store.execute(
             "update label set undone = null where author = ?1"
             " and undone = (select max(undone) from label where author = ?1)",
@@ -114,6 +118,14 @@ def redo_author(store: Store, author: str, *, by: str = "") -> int:
         )
         audit.append(store, by or author, "label.redo", author, {"labels": n})
     return n
+
+
+def _require_author(store: Store, author: str) -> None:
+    if not store.value("select exists (select 1 from label where author = ?)", (author,)):
+        raise Refused(
+            f"nobody called {author!r} has labelled anything", code="not_found", exit_code=EXIT_NOT_FOUND,
+            hint="`edged label stats` lists the authors",
+        )  # fmt: skip
 
 
 def of(store: Store, sample_id: str) -> list[Label]:

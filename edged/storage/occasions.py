@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from edged.storage import labels, requests
+from edged.storage import requests
 from edged.storage.store import Store
 
 _CYCLES = 32  # looked back over
@@ -40,8 +40,8 @@ def look(store: Store) -> Occasion:
     return Occasion(
         running=any(c["state"] == "running" for c in past),
         asked=tuple(r.author for r in requests.pending(store) if r.verb == "cycle"),
-        new=_since(store, judged["id"], judged["started"]) if judged else labels.count(store),
-        since_last=_since(store, past[0]["id"], past[0]["started"]) if past else labels.count(store),
+        new=_since(store, judged["id"], judged["started"]) if judged else _labelled(store),
+        since_last=_since(store, past[0]["id"], past[0]["started"]) if past else _labelled(store),
         started=past[0]["started"] if past else 0.0,
         ended=(past[0]["ended"] or 0.0) if past else 0.0,
         failures=failures,
@@ -76,14 +76,18 @@ def _against(store: Store, cycle: int) -> str:
 
 
 def _since(store: Store, cycle: int, started: float) -> int:
-    """Human labels after those that the snapshot of a cycle saw; after its start, if it has no snapshot."""
+    """Samples with human labels after those that the snapshot of a cycle saw; after its start, if it has no snapshot."""
     detail = store.value("select detail from stage where cycle = ? and name = 'snapshot'", (cycle,))
     seen = json.loads(detail).get("last_label") if detail else None
-    if seen is None:
-        return labels.count(store, "human", since=started)
+    return _labelled(store, since=started) if seen is None else _labelled(store, after=seen)
+
+
+def _labelled(store: Store, after: int = 0, since: float = 0.0) -> int:
+    """Samples with a human label that stands and says a class: a picture that is labelled anew is no further one."""
     return int(
         store.value(
-            "select count(distinct sample) from label where id > ? and source = 'human' and undone is null and class <> ''",
-            (seen,),
+            "select count(distinct sample) from label where source = 'human' and undone is null and class <> ''"
+            " and id > ? and ts >= ?",
+            (after, since),
         )
     )

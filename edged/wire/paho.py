@@ -321,8 +321,11 @@ class PahoLink:
         elif self._subscribable:
             self._note_down(f"lost the connection: {self._complaint or _said(reason, properties)}")
         elif not self._refused:  # with TLS 1.3 a certificate that the broker rejects shows only here
-            ours = " (does the broker trust our certificate?)" if self._tls else ""
-            self._note_down(f"the broker hung up without an answer: {self._complaint or 'end of file'}{ours}")
+            ours = " (does the broker trust our certificate? it may have been revoked)" if self._tls else ""
+            text = f"the broker hung up without an answer: {self._complaint or 'end of file'}{ours}"
+            if text != self._reason:
+                log.warning("%s: %s; trying again", self._endpoint.client_id, text)
+            self._note_down(text)
 
     def _on_log(self, _client: Client, _data: Any, level: int, text: str) -> None:
         if level == LogLevel.MQTT_LOG_ERR:

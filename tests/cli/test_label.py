@@ -161,6 +161,8 @@ def test_labels_are_taken_back_by_author_since_a_time_or_on_one_sample(site, ins
         assert [(e.actor, e.subject) for e in audit.rows(store)][1] == ("ben", "anna")
     assert [told(site, "label", "redo", "--author", "anna")["redone"] for _ in range(3)] == [1, 1, 0]
     assert edged(site, "label", "redo", "--author", "anna").stdout == "0 labels of anna stand again\n"
+    assert told(site, "label", "redo", "--author", "Anna", code=4)["error"]["code"] == "not_found"
+    assert told(site, "label", "undo", "--author", "", code=4)["error"]["code"] == "not_found"
     with inside() as store:
         assert labels.count(store) == 2
 
