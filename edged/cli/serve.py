@@ -323,6 +323,8 @@ def replay(context: Context, path: Path, camera_id: str, fps: float, wait: float
         click.echo(f"edged: {len(left)} pictures were not taken by the box, and removed", err=True)
     if code:
         sys.exit(EXIT_FAILED)  # it has said why; 78 of its own is no fault of this site's configuration
+    document = {"camera": camera_id, "source": str(path), "not_taken": len(left)}
+    context.out(document, f"{path} was played as camera {camera_id}; `edged status` says what is kept")
 
 
 def _pass_on_signals(pid: int) -> None:

@@ -210,6 +210,22 @@ def test_replay_without_a_box_gives_up_and_leaves_no_raw_picture(site, tmp_path)
     assert not list((site / "cameras").rglob("*.frame"))
 
 
+def test_a_replay_that_ended_well_says_so_in_text_and_json(site, tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    import edged.site
+    from edged.cli import main, serve
+
+    # The camera's own program is tried in tests/agent; a broker would be needed for it to end well.
+    monkeypatch.setattr(edged.site, "agent_command", lambda *_: [sys.executable, "-c", "pass"])
+    monkeypatch.setattr(serve, "_pass_on_signals", lambda _pid: None)
+    command = ["-c", str(site / "config.toml"), "replay", str(tmp_path), "--camera", "gate"]
+    assert CliRunner().invoke(main, command).stdout.startswith(f"{tmp_path} was played as camera gate; ")
+    told = CliRunner().invoke(main, ["--json", *command])
+    assert told.exit_code == 0
+    assert json.loads(told.stdout).items() >= {"camera": "gate", "source": str(tmp_path), "not_taken": 0}.items()
+
+
 @pytest.mark.parametrize("heavy", ["torch", "openvino", "onnxruntime", "cv2", "sqlite_utils", "flask", "paho", "numpy"])
 def test_help_imports_nothing_heavy(heavy):
     code = f"import sys; sys.argv = ['edged', '--help']; import edged.cli; sys.exit({heavy!r} in sys.modules)"
