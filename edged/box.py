@@ -42,9 +42,8 @@ TURN_S = 5.0  # after which no more messages are taken in one step
 PROBES = Limits(frames_per_s=1 / 600, burst=2.0, bytes_per_s=1e4, others=1024)  # each costs a fit
 TALK = Limits(frames_per_s=20.0, burst=200.0, bytes_per_s=1e6, others=1024)  # of what is no frame, a camera
 
-BARE = frozenset(
-    {"stats", "model/want", "probe"}
-)  # what is neither signed nor answered with a receipt; not that it left
+# What is neither signed nor answered with a receipt. Not "state": that a camera is there or left stays known.
+BARE = frozenset({"stats", "model/want", "probe"})
 
 
 @dataclass(frozen=True)
